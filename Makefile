@@ -1,0 +1,32 @@
+# Each target is a line that you could type yourself.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PARAMETERS ?= notebooks/parameters/demo.yaml
+FLAGS = -f $(PARAMETERS) $(if $(DATA),-r DATA_DIR "$(DATA)") $(if $(WEIGHTS),-r WEIGHTS "$(WEIGHTS)")
+
+.PHONY: help install submission test lint lab charts
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+install: .venv/installed  ## .venv with all that requirements.txt names
+.venv/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt
+	touch $@
+
+submission: install  ## notebooks 01-05: [DATA=DIR] [PARAMETERS=FILE.yaml] [WEIGHTS=FILE]; the synthetic competition without DATA
+	.venv/bin/python -m melanoma_utils.pipeline $(FLAGS) $(ARGS)
+
+test: install  ## all tests but the slow ones; make test SLOW=1 runs those too
+	@echo "slow tests: $(if $(SLOW),included,left out; make test SLOW=1 runs them). Tests on real data: MELANOMA_REAL_DATA=$(or $(MELANOMA_REAL_DATA),DIR runs them)"
+	.venv/bin/python -m pytest $(if $(SLOW),,-m "not slow")
+
+lint: install  ## ruff over modules, notebooks and tests
+	.venv/bin/ruff check .
+
+lab: install  ## Jupyter in the project's folder
+	.venv/bin/jupyter lab
+
+charts: install  ## EDA/charts from the tables of a competition folder: DATA=DIR
+	$(if $(DATA),,$(error say whose tables: make charts DATA=DIR))
+	mkdir -p runs
+	.venv/bin/python -m papermill EDA/01_explore_metadata.ipynb runs/charts.ipynb --cwd EDA -r DATA_DIR "$(abspath $(DATA))" -p CHARTS_DIR charts

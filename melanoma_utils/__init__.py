@@ -1,0 +1,1 @@
+"""Melanoma classification of dermoscopy images: the shared module under the notebooks, the tests and the app."""

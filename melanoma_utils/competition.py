@@ -1,0 +1,175 @@
+"""The competition's tables and folder layouts: reading, checking, duplicates, where an image lies."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+SEXES = ("female", "male")
+SITES = ("head/neck", "lower extremity", "oral/genital", "palms/soles", "torso", "upper extremity")
+TEST_COLUMNS = ("image_name", "patient_id", "sex", "age_approx", "anatom_site_general_challenge")
+TRAIN_COLUMNS = (*TEST_COLUMNS, "diagnosis", "benign_malignant", "target")
+SUBMISSION_COLUMNS = ("image_name", "target")
+DUPLICATE_COLUMNS = ("ISIC_id", "ISIC_id_paired", "partition")
+METADATA_FEATURES = (*(f"sex={s}" for s in (*SEXES, "unknown")), *(f"site={s}" for s in (*SITES, "unknown")),
+                     "age", "age=unknown")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def read_train(data_dir: str | Path) -> pd.DataFrame:
+    """Returns train.csv, checked, with the columns `TRAIN_COLUMNS` (others are kept behind them).
+
+    Args:
+        data_dir: the competition folder.
+
+    Raises:
+        FileNotFoundError: there is no train.csv in the folder.
+        ValueError: a column is missing, an image_name repeated, an image_name or patient_id empty,
+            an age no number, or a target outside {0, 1}; names file, column, row and count.
+    """
+    path = Path(data_dir) / "train.csv"
+    df = _read_table(path, TRAIN_COLUMNS)
+    _check_rows(path, df, "patient_id", df["patient_id"].isna(), "is empty")
+    target = pd.to_numeric(df["target"], errors="coerce")
+    _check_rows(path, df, "target", ~target.isin((0, 1)), "is not 0 or 1")
+    return df.assign(target=target.astype(int))
+
+
+def read_test(data_dir: str | Path) -> pd.DataFrame:
+    """Returns test.csv, checked, with the columns `TEST_COLUMNS`; raises like `read_train`."""
+    path = Path(data_dir) / "test.csv"
+    df = _read_table(path, TEST_COLUMNS)
+    _check_rows(path, df, "patient_id", df["patient_id"].isna(), "is empty")
+    return df
+
+
+def read_sample_submission(data_dir: str | Path) -> pd.DataFrame:
+    """Returns sample_submission.csv, checked, with the columns `SUBMISSION_COLUMNS`; raises like `read_train`."""
+    return _read_table(Path(data_dir) / "sample_submission.csv", SUBMISSION_COLUMNS)
+
+
+def check_test_names(test_df: pd.DataFrame, sample_df: pd.DataFrame) -> None:
+    """Checks that test.csv and sample_submission.csv name the same images, before hours go into predicting them.
+
+    Raises:
+        ValueError: an image is in one of them only; tells the first one and how many.
+    """
+    names, wanted = set(test_df["image_name"]), set(sample_df["image_name"])
+    if names != wanted:
+        raise ValueError(f"test.csv and sample_submission.csv differ in {len(names ^ wanted)} images, first "
+                         f"{min(names ^ wanted)}: column 'image_name' must name the same ones in both")
+
+
+def _read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: a competition folder holds train.csv, test.csv, "
+                                "sample_submission.csv and its images")
+    try:
+        df = pd.read_csv(path, encoding="utf-8-sig", dtype={"image_name": str, "patient_id": str})
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} can't be read as CSV: {error}") from error
+    missing = [c for c in columns if c not in df]
+    if missing:
+        raise ValueError(f"{path}: column {missing[0]!r} is missing ({len(missing)} of {len(tuple(columns))} expected "
+                         f"columns are); met {list(df.columns)}")
+    if df.empty:
+        raise ValueError(f"{path}: column 'image_name' has 0 rows")
+    _check_rows(path, df, "image_name", df["image_name"].isna(), "is empty")
+    _check_rows(path, df, "image_name", df["image_name"].duplicated(), "is repeated")
+    if "age_approx" in df:
+        age = pd.to_numeric(df["age_approx"], errors="coerce")
+        _check_rows(path, df, "age_approx", age.isna() & df["age_approx"].notna(), "is not a number of years")
+        df["age_approx"] = age.astype(float)
+    return df[[*columns, *(c for c in df if c not in columns)]]
+
+
+def _check_rows(path: Path, df: pd.DataFrame, column: str, is_bad: pd.Series, what: str) -> None:
+    if is_bad.any():
+        row = int(np.flatnonzero(is_bad)[0])
+        raise ValueError(f"{path}: column {column!r} {what} in {int(is_bad.sum())} of {len(df)} rows; "
+                         f"first in row {row + 2} (the header is row 1), value {df[column].iloc[row]!r}")
+
+
+def find_images(data_dir: str | Path, split: str, image_names: Iterable[str]) -> dict[str, Path]:
+    """Returns image_name -> file, in the order given, from `jpeg/<split>/` or `<split>/`.
+
+    These are Kaggle's own layout and that of its widely used resized mirrors; JPEG and PNG files count.
+
+    Args:
+        data_dir: the competition folder.
+        split: "train" or "test".
+        image_names: the names to find, as in <split>.csv.
+
+    Raises:
+        FileNotFoundError: neither folder holds such images, or some names have no file there
+            (names the table, column, row and count).
+    """
+    folders = [Path(data_dir) / "jpeg" / split, Path(data_dir) / split]
+    for folder in folders:
+        files = {p.stem: p for p in sorted(folder.glob("*")) if p.suffix.lower() in IMAGE_SUFFIXES}
+        if files:
+            break
+    else:
+        dicom = next((f"; {p.parent} holds DICOM files, which can't be read yet" for f in folders
+                      for p in f.glob("*.dcm")), "")
+        raise FileNotFoundError(f"no JPEG or PNG images in {folders[0]} or {folders[1]}{dicom}")
+    names = list(image_names)
+    missing = [row for row, name in enumerate(names) if name not in files]
+    if missing:
+        raise FileNotFoundError(
+            f"{Path(data_dir) / (split + '.csv')}: column 'image_name' names {len(missing)} of {len(names)} images "
+            f"without a file in {folder}; first in row {missing[0] + 2} (the header is row 1): {names[missing[0]]}")
+    return {name: files[name] for name in names}
+
+
+def find_duplicates_csv(data_dir: str | Path) -> Path | None:
+    """Returns the official list of duplicates in a competition folder, or None where it holds none."""
+    paths = sorted(p for p in Path(data_dir).glob("*.csv") if "duplicates" in p.name.lower())
+    return paths[0] if paths else None
+
+
+def read_duplicates(path: str | Path) -> pd.DataFrame:
+    """Returns the official list of duplicate pairs (columns `DUPLICATE_COLUMNS`).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no CSV or a column is missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"the list of duplicates {path} does not exist")
+    df = pd.read_csv(path, encoding="utf-8-sig", dtype=str)
+    missing = [c for c in DUPLICATE_COLUMNS if c not in df]
+    if missing:
+        raise ValueError(f"{path}: column {missing[0]!r} is missing; met {list(df.columns)}")
+    return df
+
+
+def drop_duplicates(train_df: pd.DataFrame, duplicates_df: pd.DataFrame) -> pd.DataFrame:
+    """Returns the training rows without the second image of every listed pair whose first is there too.
+
+    Args:
+        train_df: (N, …) training table.
+        duplicates_df: pairs as of `read_duplicates`; pairs of other partitions or absent images are no matter.
+    """
+    names = set(train_df["image_name"])
+    both = duplicates_df[duplicates_df["ISIC_id"].isin(names) & duplicates_df["ISIC_id_paired"].isin(names)]
+    return train_df[~train_df["image_name"].isin(both["ISIC_id_paired"])].reset_index(drop=True)
+
+
+def encode_metadata(df: pd.DataFrame) -> np.ndarray:
+    """Returns the metadata as (N, 12) float32, columns as in `METADATA_FEATURES`.
+
+    Sex and site are one-hot, a missing or unheard-of value being the category "unknown"; age is in centuries
+    (0.45 = 45 years), 0 with its own "unknown" flag where it is missing.
+
+    Args:
+        df: (N, …) table with the columns sex, age_approx (years) and anatom_site_general_challenge.
+    """
+    sex = df["sex"].where(df["sex"].isin(SEXES), "unknown")
+    site = df["anatom_site_general_challenge"]
+    site = site.where(site.isin(SITES), "unknown")
+    columns = [sex == s for s in (*SEXES, "unknown")] + [site == s for s in (*SITES, "unknown")]
+    columns += [df["age_approx"].fillna(0) / 100, df["age_approx"].isna()]
+    return np.stack([np.asarray(c, dtype=np.float32) for c in columns], axis=1)  # (N, 12)

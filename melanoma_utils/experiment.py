@@ -1,0 +1,170 @@
+"""The files in an experiment's folder: their names, what is finished, tables of all folds."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from melanoma_utils.files import find_differences, hash_file, read_json, write_csv, write_json
+from melanoma_utils.folds import read_folds
+from melanoma_utils.image_store import ImageStore
+from melanoma_utils.inference import predict_logits, select_samples
+from melanoma_utils.models import (
+    LesionClassifier,
+    describe_model,
+    load_checkpoint,
+    read_checkpoint_config,
+    save_checkpoint,
+)
+from melanoma_utils.training import TrainConfig
+
+
+def checkpoint_path(experiment_dir: str | Path, fold: int) -> Path:
+    """Returns the path of a fold's checkpoint; where it exists the fold is finished."""
+    return Path(experiment_dir) / f"fold_{fold}.safetensors"
+
+
+def partial_path(experiment_dir: str | Path, fold: int) -> Path:
+    """Returns the path of the state of a training that is under way."""
+    return Path(experiment_dir) / f"fold_{fold}.partial.pt"
+
+
+def describe_training(config: TrainConfig, fold: int, folds_path: str | Path, store: ImageStore,
+                      tta_views: int) -> dict:
+    """Returns all that decides a fold's result, as it is kept inside the checkpoint (JSON types only)."""
+    train = {key: value for key, value in asdict(config).items() if key != "model"}
+    weights = Path(config.model.weights)
+    return {"model": describe_model(config.model), "weights_sha256": hash_file(weights) if weights.is_file() else None,
+            "train": train, "fold": fold, "tta_views": tta_views, "folds_sha256": hash_file(folds_path),
+            "store": store.identity}
+
+
+def is_trained(experiment_dir: str | Path, description: dict) -> bool:
+    """Returns whether the fold is finished, all its files there, with just this description (of `describe_training`).
+
+    Raises:
+        ValueError: it is finished, but with other parameters, folds or images; names them. Nothing is overwritten.
+    """
+    folder, fold = Path(experiment_dir), description["fold"]
+    path = checkpoint_path(folder, fold)
+    if not path.is_file():
+        return False
+    differences = find_differences(read_checkpoint_config(path), json.loads(json.dumps(description)))
+    if differences:
+        raise ValueError(f"{path} was trained otherwise ({differences}): give another EXPERIMENT, or start over with "
+                         "`--fresh` (in Jupyter: delete the file)")
+    partial_path(folder, fold).unlink(missing_ok=True)  # left by a kill between the last two lines of save_fold
+    return all((folder / f"{name}_fold_{fold}.csv").is_file() for name in ("history", "oof"))
+
+
+def save_fold(experiment_dir: str | Path, description: dict, model: LesionClassifier, history_df: pd.DataFrame,
+              oof_df: pd.DataFrame) -> None:
+    """Writes history_fold_k.csv, oof_fold_k.csv, then the checkpoint; drops the training's partial state.
+
+    Args:
+        experiment_dir: the experiment's folder.
+        description: of `describe_training`.
+        model: the trained classifier.
+        history_df: a row an epoch.
+        oof_df: columns image_name, patient_id, target, fold, logit of the images left out.
+    """
+    fold, folder = description["fold"], Path(experiment_dir)
+    write_csv(folder / f"history_fold_{fold}.csv", history_df)
+    write_csv(folder / f"oof_fold_{fold}.csv", oof_df)
+    save_checkpoint(checkpoint_path(folder, fold), model, {k: v for k, v in description.items() if k != "model"})
+    partial_path(folder, fold).unlink(missing_ok=True)
+
+
+def find_trained_folds(experiment_dir: str | Path, *, require_all: bool) -> list[int]:
+    """Returns the finished folds in order.
+
+    Raises:
+        FileNotFoundError: there is no folds.csv, no fold is finished, or with require_all one is not; names those.
+        ValueError: a fold was trained on another folds.csv than the one there.
+    """
+    folds_path = Path(experiment_dir) / "folds.csv"
+    n_folds = int(read_folds(folds_path)["fold"].max()) + 1
+    folds = [fold for fold in range(n_folds) if checkpoint_path(experiment_dir, fold).is_file()]
+    for fold in folds:
+        if read_checkpoint_config(checkpoint_path(experiment_dir, fold)).get("folds_sha256") != hash_file(folds_path):
+            raise ValueError(f"fold {fold} in {experiment_dir} was trained on other folds than those of folds.csv: "
+                             "start over with --steps 02-05 --fresh, or give another EXPERIMENT")
+    missing = sorted(set(range(n_folds)) - set(folds))
+    if not folds or (require_all and missing):
+        raise FileNotFoundError(f"in {experiment_dir} {len(folds)} of {n_folds} folds are trained, fold "
+                                f"{', '.join(map(str, missing))} not: run 03_train_fold for each first")
+    return folds
+
+
+def read_oof(experiment_dir: str | Path, folds_df: pd.DataFrame, folds: list[int]) -> pd.DataFrame:
+    """Returns folds.csv's rows of the folds named, with their out-of-fold `logit`, joined by image_name.
+
+    Raises:
+        ValueError: the predictions of a fold are not those of the images that folds.csv puts there.
+    """
+    oof_df = pd.concat([_read_predictions(Path(experiment_dir) / f"oof_fold_{fold}.csv") for fold in folds],
+                       ignore_index=True)
+    expected_df = folds_df[folds_df["fold"].isin(folds)]
+    expected, predicted = (set(zip(df["image_name"], df["fold"], strict=True)) for df in (expected_df, oof_df))
+    repeated = oof_df["image_name"][oof_df["image_name"].duplicated()]
+    bad = [name for name, _ in sorted(expected ^ predicted)] + repeated.tolist()
+    if bad:
+        raise ValueError(f"the predictions in {experiment_dir} do not match folds.csv for {len(bad)} images, first "
+                         f"{bad[0]}: train again with another EXPERIMENT")
+    return expected_df.merge(oof_df[["image_name", "logit"]], on="image_name", validate="one_to_one")
+
+
+def read_history(experiment_dir: str | Path, folds: list[int]) -> pd.DataFrame:
+    """Returns the training histories of the folds named: a column fold and one row an epoch."""
+    return pd.concat([pd.read_csv(Path(experiment_dir) / f"history_fold_{fold}.csv").assign(fold=fold)
+                      for fold in folds], ignore_index=True)
+
+
+def predict_test_fold(experiment_dir: str | Path, fold: int, store: ImageStore, test_df: pd.DataFrame, *,
+                      tta_views: int, device: str = "cpu", precision: str = "fp32",
+                      log: Callable[[str], None] = lambda line: None) -> pd.DataFrame:
+    """Returns image_name, logit of the test images by one fold's model, and keeps them as test_fold_k.csv.
+
+    Predictions that are there already are returned as they are, if the checkpoint, the images and the views are the
+    same; test_fold_k.json says of which they are.
+
+    Args:
+        experiment_dir: the experiment's folder.
+        fold: whose checkpoint predicts.
+        store: the test images.
+        test_df: test.csv.
+        tta_views, device, precision: see `inference.predict_logits`.
+        log: called with a line now and then.
+    """
+    csv_path = Path(experiment_dir) / f"test_fold_{fold}.csv"
+    made_from = {"checkpoint_sha256": hash_file(checkpoint_path(experiment_dir, fold)), "store": store.identity,
+                 "tta_views": tta_views, "precision": precision, "test_sha256": _hash_table(test_df)}
+    if csv_path.is_file() and _matches(csv_path.with_suffix(".json"), made_from):
+        log(f"fold {fold}: predicted already")
+    else:
+        csv_path.with_suffix(".json").unlink(missing_ok=True)
+        model, _ = load_checkpoint(checkpoint_path(experiment_dir, fold))
+        samples = select_samples(store, test_df, model.config.use_metadata)
+        logits = predict_logits(model, samples, tta_views=tta_views, device=device, precision=precision,
+                                log=lambda line: log(f"fold {fold}: {line}"))
+        write_csv(csv_path, test_df[["image_name"]].assign(logit=logits))
+        write_json(csv_path.with_suffix(".json"), made_from)
+        log(f"fold {fold}: done")
+    return _read_predictions(csv_path)  # as a later call will read it: same digits, same bytes
+
+
+def _matches(path: Path, made_from: dict) -> bool:
+    return path.is_file() and read_json(path) == made_from
+
+
+def _hash_table(df: pd.DataFrame) -> str:
+    return hashlib.sha256(df.to_csv(index=False).encode()).hexdigest()
+
+
+def _read_predictions(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: run 03_train_fold for this fold again")
+    return pd.read_csv(path, dtype={"image_name": str})

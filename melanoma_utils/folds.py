@@ -1,0 +1,121 @@
+"""Patient-grouped stratified folds, the original's image-level ones for comparison, and what those leak."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from melanoma_utils.files import write_bytes
+
+FOLD_STRATEGIES = ("patient", "image")
+
+
+def create_folds(train_df: pd.DataFrame, n_folds: int = 10, strategy: str = "patient", seed: int = 0) -> pd.DataFrame:
+    """Returns the training table with one more column, `fold` in 0..n_folds-1.
+
+    Args:
+        train_df: (N, …) table with the columns image_name, patient_id and target.
+        n_folds: number of folds, at least 2.
+        strategy: "patient" keeps all images of a patient in one fold and balances the targets (scikit-learn's
+            StratifiedGroupKFold); "image" is the original's StratifiedKFold, which leaks patients.
+        seed: seed of the shuffle.
+
+    Raises:
+        ValueError: the strategy is unknown, n_folds is out of range, or a fold would hold one class only.
+    """
+    if strategy not in FOLD_STRATEGIES:
+        raise ValueError(f"FOLD_STRATEGY {strategy!r} is not one of {FOLD_STRATEGIES}")
+    n_melanomas, n_patients = int(train_df["target"].sum()), train_df["patient_id"].nunique()
+    most = min(n_melanomas, len(train_df) - n_melanomas, n_patients)
+    if not 2 <= n_folds <= most:
+        raise ValueError(f"N_FOLDS {n_folds} is not in 2..{most} ({len(train_df)} images, {n_melanomas} melanomas, "
+                         f"{n_patients} patients)")
+    groups = train_df["patient_id"] if strategy == "patient" else None
+    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
+    splits = splitter(n_folds, shuffle=True, random_state=seed).split(train_df, train_df["target"], groups)
+    fold = np.full(len(train_df), -1)
+    for k, (_, valid) in enumerate(splits):
+        fold[valid] = k
+    folds_df = train_df.assign(fold=fold)
+    one_class = folds_df.groupby("fold")["target"].nunique() < 2
+    if one_class.any():
+        raise ValueError(f"fold {one_class.idxmax()} would hold one class only: N_FOLDS {n_folds} is too many for "
+                         f"{n_melanomas} melanomas of {n_patients} patients")
+    return folds_df
+
+
+def write_folds(path: str | Path, folds_df: pd.DataFrame) -> None:
+    """Writes folds.csv, whole or not at all.
+
+    Raises:
+        ValueError: other folds are there already, and models beside them that were trained on those.
+    """
+    path = Path(path)
+    text = folds_df.to_csv(index=False, lineterminator="\n")
+    if path.is_file() and path.read_bytes() != text.encode() and any(path.parent.glob("fold_*.safetensors")):
+        raise ValueError(f"{path} holds other folds, on which models beside it were trained: give another EXPERIMENT, "
+                         "or start over with `--fresh` (in Jupyter: delete the experiment's folder)")
+    write_bytes(path, text.encode())
+
+
+def read_folds(path: str | Path) -> pd.DataFrame:
+    """Returns folds.csv as written by 02_create_folds.
+
+    Raises:
+        FileNotFoundError: there is none yet.
+        ValueError: a column is missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: run 02_create_folds first, with the same EXPERIMENT")
+    df = pd.read_csv(path, dtype={"image_name": str, "patient_id": str})
+    missing = {"image_name", "patient_id", "target", "fold"} - set(df)
+    if missing:
+        raise ValueError(f"{path}: column {min(missing)!r} is missing; met {list(df.columns)}")
+    return df
+
+
+def split_by_fold(folds_df: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Returns (train_df, valid_df): the rows of all other folds, and those of the one named.
+
+    Raises:
+        ValueError: the fold is out of range.
+    """
+    n_folds = int(folds_df["fold"].max()) + 1
+    if fold not in range(n_folds):
+        raise ValueError(f"fold {fold} is not in 0..{n_folds - 1} (folds.csv has {n_folds} folds)")
+    is_valid = folds_df["fold"] == fold
+    return folds_df[~is_valid].reset_index(drop=True), folds_df[is_valid].reset_index(drop=True)
+
+
+def measure_patient_leak(folds_df: pd.DataFrame) -> pd.DataFrame:
+    """Returns per fold how many validation images have their patient in the training folds as well.
+
+    Args:
+        folds_df: (N, …) table with the columns patient_id, target and fold.
+
+    Returns:
+        Index fold; columns n_images, n_melanomas, n_patients, leak (share of validation images, 0..1).
+    """
+    n_folds_of_patient = folds_df.groupby("patient_id")["fold"].transform("nunique")
+    df = folds_df.assign(is_leaked=n_folds_of_patient > 1)
+    return df.groupby("fold").agg(n_images=("target", "size"), n_melanomas=("target", "sum"),
+                                  n_patients=("patient_id", "nunique"), leak=("is_leaked", "mean"))
+
+
+def score_by_patient_memory(folds_df: pd.DataFrame) -> np.ndarray:
+    """Returns (N,) scores of a "model" that looks at no image: the melanoma rate of the patient in other folds.
+
+    The rate is shrunk by one image at the overall rate, (melanomas + rate) / (images + 1), so that a patient not seen
+    there gets the overall rate: under patient-grouped folds all scores are that constant and the AUC is 0.5. Whatever
+    it scores above that under other folds is leak.
+
+    Args:
+        folds_df: (N, …) table with the columns patient_id, target and fold.
+    """
+    by_patient = folds_df.groupby("patient_id")["target"]
+    by_both = folds_df.groupby(["patient_id", "fold"])["target"]
+    n_others = by_patient.transform("size") - by_both.transform("size")
+    melanomas_of_others = by_patient.transform("sum") - by_both.transform("sum")
+    return ((melanomas_of_others + folds_df["target"].mean()) / (n_others + 1)).to_numpy()

@@ -1,0 +1,307 @@
+"""The notebooks in order through papermill: one command from a competition folder to a checked submission."""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
+from melanoma_utils.files import find_differences, lock_folder, read_json, write_json
+from melanoma_utils.image_store import name_store
+from melanoma_utils.parameters import check_parameters, read_notebook_defaults, read_parameters
+from melanoma_utils.synthetic import draw_competition
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS = ("01_resize_images", "02_create_folds", "03_train_fold", "04_evaluate_oof", "05_predict_test")
+PATHS = ("DATA_DIR", "INPUT_DIR", "OUTPUT_DIR", "STORE_DIR", "SUBMISSIONS_DIR", "DUPLICATES_CSV", "WEIGHTS")
+FREE = (*PATHS, "FOLD", "N_JOBS", "DEVICE")  # may change between two calls that continue each other
+KERNEL_CONFIG = Config({"KernelManager": {"transport": "ipc"}})  # no open port on the machine
+LEAVES = {  # what each step leaves in the experiment's folder
+    "02_create_folds": ("folds.csv",),
+    "03_train_fold": ("fold_*.safetensors", "fold_*.partial.pt", "history_fold_*.csv", "oof_fold_*.csv"),
+    "04_evaluate_oof": ("metrics.json",),
+    "05_predict_test": ("test_fold_*.csv", "test_fold_*.json"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One execution of a notebook.
+
+    Attributes:
+        name: of the executed notebook without its ending: the step, with its fold where it has one.
+        step: the notebook.
+        parameters: what papermill passes, each known to the notebook.
+        outputs: files that exist when it has run.
+    """
+
+    name: str
+    step: str
+    parameters: dict
+    outputs: tuple[Path, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything one call of the pipeline works on; see `make_plan`."""
+
+    parameters: dict
+    defaults: dict[str, dict]
+    runs_dir: Path
+
+    @property
+    def experiment_dir(self) -> Path:
+        """The folder output/<experiment>."""
+        return Path(self.parameters["OUTPUT_DIR"], self.parameters["EXPERIMENT"])
+
+    @property
+    def store_dir(self) -> Path:
+        """The folder of the image stores of this competition, size and mode."""
+        p = self.parameters
+        stores_dir = p["STORE_DIR"] or Path(p["OUTPUT_DIR"], "stores")
+        return Path(stores_dir, name_store(p["DATA_DIR"], p["IMAGE_SIZE"], p["RESIZE_MODE"]))
+
+    @property
+    def submission_path(self) -> Path:
+        """The file submissions/<experiment>.csv."""
+        return Path(self.parameters["SUBMISSIONS_DIR"], f"{self.parameters['EXPERIMENT']}.csv")
+
+    def list_runs(self, step: str) -> list[Run]:
+        """Returns the runs of a step: one, or for 03_train_fold one a fold (only FOLD where that is given)."""
+        p, folder = self.parameters, self.experiment_dir
+        known = {name: p[name] for name in self.defaults[step] if name in p}
+        if step == "03_train_fold":
+            folds = [p["FOLD"]] if "FOLD" in p else range(p["N_FOLDS"])
+            return [Run(f"{step}_{k}", step, known | {"FOLD": k},
+                        (folder / f"history_fold_{k}.csv", folder / f"oof_fold_{k}.csv",
+                         folder / f"fold_{k}.safetensors")) for k in folds]
+        outputs = {"01_resize_images": (self.store_dir / "train/store.json", self.store_dir / "test/store.json"),
+                   "02_create_folds": (folder / "folds.csv",), "04_evaluate_oof": (folder / "metrics.json",),
+                   "05_predict_test": (self.submission_path,)}
+        return [Run(step, step, known, outputs[step])]
+
+
+def make_plan(given: Mapping[str, object], runs_dir: str | Path = "runs") -> Plan:
+    """Returns the plan of a call: parameters checked, defaults filled in, paths absolute, the competition drawn
+    where none is given.
+
+    Args:
+        given: parameters by name, as in a parameter file.
+        runs_dir: folder for the executed notebooks of all experiments.
+
+    Raises:
+        ValueError: a parameter is unknown to all notebooks, of another type than its default, or out of range.
+        FileNotFoundError: DATA_DIR does not exist.
+    """
+    defaults = {step: read_notebook_defaults(ROOT / "notebooks" / f"{step}.ipynb") for step in STEPS}
+    merged = {name: value for known in defaults.values() for name, value in known.items() if name != "FOLD"}
+    roots = {"INPUT_DIR": ROOT / "input", "OUTPUT_DIR": ROOT / "output", "SUBMISSIONS_DIR": ROOT / "submissions"}
+    p = merged | {k: str(v) for k, v in roots.items()} | {"REQUIRE_ALL_FOLDS": True} | check_parameters(given, defaults)
+    for name in PATHS:
+        if p[name] and not (name == "WEIGHTS" and p[name] in ("none", "imagenet")):
+            p[name] = os.path.abspath(os.path.expanduser(p[name]))
+    if "FOLD" in p and p["FOLD"] not in range(p["N_FOLDS"]):
+        raise ValueError(f"FOLD {p['FOLD']} is not in 0..{p['N_FOLDS'] - 1} (N_FOLDS is {p['N_FOLDS']})")
+    if not re.fullmatch(r"[\w-][\w.-]*", p["EXPERIMENT"]) or p["EXPERIMENT"] == "stores":
+        raise ValueError(f"EXPERIMENT {p['EXPERIMENT']!r} is not a plain name for a folder (nor is 'stores')")
+    if p["DATA_DIR"] and not Path(p["DATA_DIR"]).is_dir():
+        raise FileNotFoundError(f"DATA_DIR {p['DATA_DIR']} does not exist")
+    if not p["DATA_DIR"]:
+        print("no DATA_DIR is given: the synthetic competition is drawn, where it is not there yet", flush=True)
+        p["DATA_DIR"] = str(draw_competition(Path(p["INPUT_DIR"]) / "synthetic"))
+    return Plan(p, defaults, Path(runs_dir).absolute() / p["EXPERIMENT"])
+
+
+def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False) -> None:
+    """Runs the steps' notebooks in order, leaving out each that has run already with the same result to come.
+
+    A run is left out when its parameters, the notebook, this package, the competition's tables, what the step before
+    left, and its own outputs are as they were when it ended.
+
+    Args:
+        plan: of `make_plan`.
+        steps: names out of `STEPS`, in order.
+        fresh: delete what these steps left before, and run all of them.
+
+    Raises:
+        ValueError: the experiment exists with other parameters, and the steps they touch do not all start over.
+        PapermillExecutionError: a notebook failed; its executed copy is in the runs folder.
+        OSError: no space, or no permission to write.
+    """
+    with lock_folder(plan.runs_dir, timeout=5):
+        _check_experiment(plan, steps if fresh else ())
+        if fresh:
+            delete_outputs(plan, steps)
+        records_path = plan.runs_dir / "steps.json"
+        records = read_json(records_path) if records_path.is_file() else {}
+        after = _hash([_fingerprint(p) for p in _list_inputs(plan)])
+        todo = {step: plan.list_runs(step) for step in STEPS}
+        n_runs, n = sum(len(todo[step]) for step in steps), 0
+        for step in STEPS:
+            for run in todo[step] if step in steps else ():
+                n += 1
+                key = {"after": after, "code": _hash(_read_sources(step)),
+                       "parameters": {k: v for k, v in run.parameters.items() if k not in FREE}}
+                done = records.get(run.name, {})
+                if done.get("key") == key and done.get("outputs") == [_fingerprint(p) for p in run.outputs]:
+                    print(f"[{n}/{n_runs}] {run.name}: nothing to do", flush=True)
+                    continue
+                _execute(plan, run, f"[{n}/{n_runs}] {run.name}")
+                records[run.name] = {"key": key, "outputs": [_fingerprint(p) for p in run.outputs]}
+                write_json(records_path, records)
+            after = _hash([records.get(run.name) for run in todo[step]])
+
+
+def _list_inputs(plan: Plan) -> list[Path]:
+    """Returns the files that every result depends on: the tables, the list of duplicates, the weights."""
+    named = [Path(plan.parameters[name]) for name in ("DUPLICATES_CSV", "WEIGHTS")]
+    return [*sorted(Path(plan.parameters["DATA_DIR"]).glob("*.csv")), *named]
+
+
+def _execute(plan: Plan, run: Run, title: str) -> None:
+    """Runs one notebook, its printed lines shown as they come."""
+    print(title, flush=True)
+    papermill.execute_notebook(ROOT / "notebooks" / f"{run.step}.ipynb", plan.runs_dir / f"{run.name}.ipynb",
+                               run.parameters, cwd=ROOT / "notebooks", kernel_name="python3", progress_bar=False,
+                               stdout_file=sys.stdout, stderr_file=sys.stderr, config=KERNEL_CONFIG)
+    missing = [str(path) for path in run.outputs if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(f"{run.name} ran but did not write {missing}")
+
+
+def delete_outputs(plan: Plan, steps: Sequence[str]) -> None:
+    """Deletes what the steps left before: stores, the experiment's files (of FOLD alone where that is given), executed
+    notebooks, the submission."""
+    if "01_resize_images" in steps and plan.store_dir.exists():
+        shutil.rmtree(plan.store_dir)
+    if "05_predict_test" in steps:
+        plan.submission_path.unlink(missing_ok=True)
+    for step in steps:
+        for path in _list_leftovers(plan, step):
+            path.unlink()
+        for run in plan.list_runs(step):
+            (plan.runs_dir / f"{run.name}.ipynb").unlink(missing_ok=True)
+
+
+def _list_leftovers(plan: Plan, step: str) -> list[Path]:
+    """Returns the files that a step has left in the experiment's folder."""
+    fold = plan.parameters.get("FOLD", "*") if step == "03_train_fold" else "*"
+    patterns = (pattern.replace("*", str(fold), 1) for pattern in LEAVES.get(step, ()))
+    return [path for pattern in patterns for path in plan.experiment_dir.glob(pattern)]
+
+
+def _check_experiment(plan: Plan, fresh_steps: Sequence[str]) -> None:
+    """Stores the experiment's parameters; refuses others than those under which a step that stays has left something.
+
+    A parameter touches the first step that knows it and all after that.
+    """
+    path = plan.experiment_dir / "parameters.json"
+    wanted = {k: v for k, v in sorted(plan.parameters.items()) if k not in FREE}
+    wanted |= {name: Path(plan.parameters[name]).name for name in ("WEIGHTS", "DUPLICATES_CSV")}
+    found = read_json(path) if path.is_file() else {}
+    differing = [name for name in wanted if name in found and found[name] != wanted[name]]
+    first = min((i for i, step in enumerate(STEPS) if set(differing) & set(plan.defaults[step])), default=len(STEPS))
+    whole = dataclasses.replace(plan, parameters={k: v for k, v in plan.parameters.items() if k != "FOLD"})
+    staying = [step for step in STEPS[first:] if (step not in fresh_steps or "FOLD" in plan.parameters)
+               and _list_leftovers(whole, step)]
+    if staying:
+        raise ValueError(
+            f"the experiment {plan.parameters['EXPERIMENT']!r} was begun otherwise ("
+            + find_differences(found, {name: wanted[name] for name in differing})
+            + f"): give another EXPERIMENT, or start it over with --steps {first + 1:02d}-05 --fresh")
+    if found != wanted:
+        write_json(path, wanted)
+
+
+def _fingerprint(path: Path) -> list | None:
+    if not path.is_file():
+        return None
+    stat = path.stat()
+    return [path.name, stat.st_size, stat.st_mtime_ns]
+
+
+def _read_sources(step: str) -> list[str]:
+    """Returns the code of a notebook and of this package."""
+    notebook = nbformat.read(ROOT / "notebooks" / f"{step}.ipynb", as_version=4)
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return cells + [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def parse_steps(text: str) -> list[str]:
+    """Returns the steps of a range such as "03-05" or of one number such as "04".
+
+    Raises:
+        ValueError: it is no such range.
+    """
+    numbers = [step[:2] for step in STEPS]
+    first, dash, last = text.partition("-")
+    last = last if dash else first
+    if first not in numbers or last not in numbers or last < first:
+        raise ValueError(f"--steps {text!r} is not a number or range out of {numbers[0]}-{numbers[-1]}")
+    return list(STEPS[numbers.index(first):numbers.index(last) + 1])
+
+
+def describe_result(plan: Plan, seconds: float) -> str:
+    """Returns the last line: the submission's file and rows, the OOF AUC with its interval, the time."""
+    n_rows = plan.submission_path.read_bytes().count(b"\n") - 1
+    m = read_json(plan.experiment_dir / "metrics.json")
+    kind = " on a SYNTHETIC competition" if m["is_synthetic"] else ""
+    return (f"{os.path.relpath(plan.submission_path)}: {n_rows:,} rows, OOF AUC {m['oof_auc']:.4f} (95 % interval "
+            f"{m['oof_auc_low']:.4f}–{m['oof_auc_high']:.4f}, {m['n_patients']} patients){kind}, {seconds:.0f} s")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m melanoma_utils.pipeline", description=__doc__)
+    parser.add_argument("-f", "--parameters_file", action="append", default=[], metavar="FILE", help="YAML parameters")
+    parser.add_argument("-p", "--parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parser.add_argument("-r", "--parameters_raw", nargs=2, action="append", default=[], metavar=("NAME", "TEXT"))
+    parser.add_argument("-y", "--parameters_yaml", action="append", default=[], metavar="YAML")
+    parser.add_argument("--steps", default=f"{STEPS[0][:2]}-{STEPS[-1][:2]}", help="part of 01-05, e.g. 03-05 or 04")
+    parser.add_argument("--fresh", action="store_true", help="start the steps over instead of continuing")
+    parser.add_argument("--runs-dir", default=ROOT / "runs", help="where the executed notebooks go")
+    a = parser.parse_args(arguments)
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else each kernel warns about its own modules
+    start, where = time.perf_counter(), ""
+    try:
+        steps = parse_steps(a.steps)
+        plan = make_plan(read_parameters(a.parameters_file, a.parameters_yaml, a.parameters + a.parameters_raw),
+                         a.runs_dir)
+        where = f"; the whole story is in {os.path.relpath(plan.runs_dir)}"
+        run_pipeline(plan, steps, a.fresh)
+    except KeyboardInterrupt:
+        print(f"\nstopped; the same command{' without --fresh' * a.fresh} continues here", file=sys.stderr)
+        return 130
+    except PapermillExecutionError as error:
+        print(f"error: {error.ename}: {error.evalue}{where}", file=sys.stderr)
+        return 1
+    except DeadKernelError:
+        print(f"error: the notebook's kernel died, most often for want of memory: try a smaller BATCH_SIZE{where}",
+              file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if steps[-1] == STEPS[-1]:
+        print(describe_result(plan, time.perf_counter() - start))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

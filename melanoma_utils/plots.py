@@ -1,0 +1,387 @@
+"""Charts: data in, matplotlib Figure out."""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import binomtest
+from sklearn.metrics import roc_curve
+
+# Okabe & Ito's colours, which the colour-blind can tell apart; a word, a marker or a hatch always says the same.
+COLORS = {"benign": "#0072B2", "melanoma": "#D55E00", "train": "#56B4E9", "test": "#E69F00"}
+HATCHES = {"melanoma": "///", "test": "///"}
+LINES = {"benign": "-", "melanoma": "--", "train": "-", "test": "--"}
+GREY = "#555555"
+MIN_IMAGES = 30  # a group with fewer gets its n, but no melanoma rate
+
+
+class Chart(Figure):
+    """A Figure that Jupyter shows where it ends a cell, and that pyplot does not hold: nothing has to be closed."""
+
+    def _repr_png_(self) -> bytes:
+        return encode_png(self)
+
+
+def encode_png(fig: Figure, dpi: int = 100) -> bytes:
+    """Returns a figure as the bytes of a PNG file; the same data give the same bytes."""
+    buffer = BytesIO()
+    fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"optimize": True})
+    return buffer.getvalue()
+
+
+def plot_bars(panels: Mapping[str, Mapping[str, float]], title: str, source: str = "",
+              show_shares: bool = True) -> Figure:
+    """Returns one panel a mapping, one labelled bar a value.
+
+    Args:
+        panels: panel title -> name of the bar -> value; names of classes and splits get their own colour.
+        title: names the question and n; this and the next hold for every chart.
+        source: named small below the chart, such as "synthetic competition".
+        show_shares: write the share of the panel's sum beside each count (int); other numbers (float) have none.
+    """
+    n_bars = max(len(values) for values in panels.values())
+    fig, axes = _new_figure(len(panels), (1.5 + 3.2 * len(panels), 1.3 + 0.33 * n_bars), title, source)
+    for ax, (name, values) in zip(axes, panels.items(), strict=True):
+        total = max(1, sum(values.values()))
+        _draw_bars(ax, values, [f"{v:.3f}" if isinstance(v, float) else f"{v:,} ({_percent(v / total)})"
+                                if show_shares else f"{v:,}" for v in values.values()])
+        ax.set_title(name, fontsize=9)
+        ax.set_xticks([])
+    return fig
+
+
+def plot_melanoma_rate(df: pd.DataFrame, column: str, title: str, source: str = "") -> Figure:
+    """Returns the number of images by value of a column, and the share of melanomas with Wilson's 95 % interval.
+
+    Args:
+        df: (N, …) table with the column and target. Categories keep their order, numbers ascend, words go from
+            frequent to rare; empty values are a group of their own; groups below `MIN_IMAGES` get no rate.
+        column: the column to group by.
+        title, source: see `plot_bars`; n is added to the title.
+    """
+    groups = df["target"].groupby(_name_groups(df[column]), observed=True).agg(["size", "sum"])
+    fig, (left, right) = _new_figure(2, (9, 1.7 + 0.26 * len(groups)), f"{title}: {len(df):,} images, "
+                                     f"{df['target'].sum():,} melanomas", source)
+    _draw_bars(left, groups["size"].to_dict(), [f"{n:,}" for n in groups["size"]], GREY)
+    for y, (n, k) in enumerate(zip(groups["size"], groups["sum"], strict=True)):
+        low, high = binomtest(int(k), int(n)).proportion_ci(method="wilson") if n >= MIN_IMAGES else (0, 0)
+        text = f"{100 * k / n:.2f} ({k:,})" if n >= MIN_IMAGES else f"fewer than {MIN_IMAGES} images"
+        if n >= MIN_IMAGES:
+            right.plot([100 * low, 100 * high], [y, y], color=GREY)
+            right.plot(100 * k / n, y, "o", color=COLORS["melanoma"])
+        right.annotate(text, (100 * high, y), (6, 0), textcoords="offset points", va="center", fontsize=8,
+                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+    right.axvline(100 * df["target"].mean(), color=GREY, linestyle=":", linewidth=1)
+    right.set(ylim=left.get_ylim(), xlabel=f"melanomas, % (and number; dotted: all, {100 * df['target'].mean():.2f} %)")
+    right.set_yticks(range(len(groups)), [])
+    right.set_xlim(0, 1.45 * right.dataLim.x1)
+    left.set_xlabel("images")
+    return fig
+
+
+def plot_rate_heatmap(df: pd.DataFrame, row: str, column: str, title: str, source: str = "") -> Figure:
+    """Returns the melanoma rate by two columns, a shaded cell a pair, with its counts (below `MIN_IMAGES` only n).
+
+    Args:
+        df: (N, …) table with both columns and target; empty values are a group of their own.
+        row, column: the columns to group by.
+        title, source: see `plot_bars`; n is added to the title.
+    """
+    pairs = {"index": _name_groups(df[row]), "columns": _name_groups(df[column]), "values": df["target"]}
+    n = pd.crosstab(pairs["index"], pairs["columns"])
+    rate = 100 * pd.crosstab(**pairs, aggfunc="mean").where(n >= MIN_IMAGES)
+    fig, (ax,) = _new_figure(1, (2.6 + 1.5 * n.shape[1], 1.4 + 0.42 * len(n)), f"{title}: {len(df):,} images", source)
+    shades = ax.imshow(rate.to_numpy(), cmap="Oranges", aspect="auto", vmin=0)
+    for (y, x), count in np.ndenumerate(n.to_numpy()):
+        value = rate.iloc[y, x]
+        text = f"{count:,} images" if count else ""
+        if count >= MIN_IMAGES:
+            text = f"{value:.1f} %\n{value * count / 100:,.0f} of {count:,}"
+        ax.text(x, y, text, ha="center", va="center", fontsize=8, color="w" if value > 0.6 * shades.norm.vmax else "k")
+    ax.set_xticks(range(n.shape[1]), n.columns)
+    ax.set_yticks(range(len(n)), n.index)
+    fig.colorbar(shades, ax=ax, label="melanomas, %")
+    return fig
+
+
+def plot_shares(panels: Mapping[str, pd.DataFrame], title: str, source: str = "") -> Figure:
+    """Returns train beside test: one panel a table, a pair of bars a row.
+
+    Args:
+        panels: panel title -> table with the columns train and test, shares in 0..1.
+        title, source: see `plot_bars`.
+    """
+    n_rows = max(len(table) for table in panels.values())
+    fig, axes = _new_figure(len(panels), (1.5 + 3.2 * len(panels), 1.7 + 0.36 * n_rows), title, source)
+    for ax, (name, table) in zip(axes, panels.items(), strict=True):
+        for offset, split in ((-0.2, "train"), (0.2, "test")):
+            bars = ax.barh(np.arange(len(table)) + offset, 100 * table[split], 0.38, color=COLORS[split],
+                           hatch=HATCHES.get(split), edgecolor="white", label=split)
+            ax.bar_label(bars, [_percent(share) for share in table[split]], padding=2, fontsize=7)
+        ax.set_yticks(range(len(table)), table.index)
+        ax.invert_yaxis()
+        ax.margins(x=0.25)
+        ax.set_title(name, fontsize=9)
+        ax.set_xlabel("%")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2, fontsize=8)
+    return fig
+
+
+def plot_images_per_patient(counts: Mapping[str, Sequence[int]], title: str, source: str = "") -> Figure:
+    """Returns by split the share of patients with at least so many images, on logarithmic axes.
+
+    Args:
+        counts: "train" and "test" -> number of images of each patient.
+        title, source: see `plot_bars`.
+    """
+    fig, (ax,) = _new_figure(1, (7, 3.8), title, source)
+    for split, values in counts.items():
+        n = np.sort(np.asarray(values))
+        label = f"{split}: {len(n):,} patients, {n[0]} to {n[-1]} images, median {np.median(n):g}"
+        ax.step(n, 100 * (1 - np.arange(len(n)) / len(n)), LINES[split], where="pre", color=COLORS[split], label=label)
+    ax.set(xscale="log", yscale="log", xlabel="images of a patient, at least", ylabel="patients, %")
+    ax.set_xticks([1, 2, 5, 10, 20, 50, 100, 200])
+    ax.minorticks_off()
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter("{x:g}")
+    ax.legend(loc="lower left")
+    return fig
+
+
+def plot_image_sizes(sizes_df: pd.DataFrame, title: str, source: str = "") -> Figure:
+    """Returns width against height of the images, one marker a size, larger for more frequent ones.
+
+    Args:
+        sizes_df: (N, …) table with the columns split ("train", "test"), width and height (pixels).
+        title, source: see `plot_bars`.
+    """
+    fig, (ax,) = _new_figure(1, (6.5, 4), title, source)
+    for split, marker in (("train", "o"), ("test", "s")):
+        if not (sizes_df["split"] == split).any():
+            continue
+        sizes = sizes_df[sizes_df["split"] == split].value_counts(["width", "height"], normalize=True)
+        width, height = np.array(sizes.index.to_list()).reshape(-1, 2).T
+        ax.scatter(width, height, 20 + 300 * sizes, marker=marker, facecolor="none", edgecolor=COLORS[split],
+                   linewidth=2, label=f"{split}: most often {width[0]}×{height[0]}, number of sizes: {len(sizes)}")
+    end = 1.15 * sizes_df[["width", "height"]].to_numpy().max()
+    ax.axline((0, 0), slope=1, color=GREY, linestyle=":", linewidth=1)
+    ax.set(xlim=(0, end), ylim=(0, end), xlabel="width, pixels (dotted: square)", ylabel="height, pixels")
+    fig.legend(loc="outside lower left", markerscale=0.5, fontsize=8)
+    return fig
+
+
+def plot_densities(df: pd.DataFrame, columns: Sequence[str], by: str, title: str, source: str = "") -> Figure:
+    """Returns one panel a column with a violin a group; the lines are the quartiles.
+
+    Args:
+        df: (N, …) table.
+        columns: the numeric columns to draw.
+        by: the column that holds the group: "benign"/"melanoma" or "train"/"test".
+        title, source: see `plot_bars`; n of the groups is on the axes.
+    """
+    fig, axes = _new_figure(len(columns), (0.6 + 1.9 * len(columns), 3.4), title, source)
+    groups = [group for group in COLORS if (df[by] == group).any()]
+    for ax, column in zip(axes, columns, strict=True):
+        values = [df.loc[df[by] == group, column].to_numpy() for group in groups]
+        parts = ax.violinplot(values, widths=0.85, showextrema=False, quantiles=[[0.25, 0.5, 0.75]] * len(groups))
+        parts["cquantiles"].set(color="black", linewidth=1)
+        for body, group in zip(parts["bodies"], groups, strict=True):
+            body.set(facecolor=COLORS[group], alpha=0.7, hatch=HATCHES.get(group))
+        names = [f"{group}\nn = {len(v):,}" for group, v in zip(groups, values, strict=True)]
+        ax.set_xticks(range(1, len(groups) + 1), names, fontsize=8)
+        ax.set_title(column, fontsize=9)
+    return fig
+
+
+def plot_image_grid(images: Sequence[np.ndarray], titles: Sequence[str], n_columns: int = 6, title: str = "",
+                    source: str = "") -> Figure:
+    """Returns the images row by row, each under its title.
+
+    Args:
+        images: (height, width, 3) uint8 arrays, at least one.
+        titles: one an image.
+        n_columns: images a row.
+        title, source: see `plot_bars`.
+
+    Raises:
+        ValueError: there is no image, or the numbers of images and titles differ.
+    """
+    if len(images) != len(titles) or not len(images):
+        raise ValueError(f"{len(images)} images and {len(titles)} titles: give one title an image")
+    n_columns = min(n_columns, len(images))
+    n_rows = -(-len(images) // n_columns)
+    fig, axes = _new_figure(n_columns, (1.5 * n_columns, 1.68 * n_rows + 0.4), title, source, n_rows)
+    for ax in axes:
+        ax.axis("off")
+    for ax, image, name in zip(axes, images, titles, strict=False):
+        ax.imshow(image)
+        ax.set_title(name, fontsize=8)
+    return fig
+
+
+def plot_roc(targets: np.ndarray, scores: np.ndarray, auc: float, low: float, high: float,
+             folds: np.ndarray | None = None, source: str = "") -> Figure:
+    """Returns the pooled ROC curve with its AUC and interval; thin curves for the folds where they are given.
+
+    Args:
+        targets: (N,) of 0 or 1.
+        scores: (N,), higher = more like melanoma.
+        auc, low, high: the pooled AUC and the ends of its interval.
+        folds: (N,) fold of each image; a fold of one class has no curve.
+        source: see `plot_bars`.
+
+    Raises:
+        ValueError: the targets hold one class only.
+    """
+    targets, scores = _check_classes(targets), np.asarray(scores)
+    fig, (ax,) = _new_figure(1, (5, 5), f"ROC: {len(targets):,} images, {targets.sum():,} melanomas", source)
+    in_folds = [] if folds is None else [np.asarray(folds) == fold for fold in np.unique(folds)]
+    in_folds = [is_in for is_in in in_folds if len(np.unique(targets[is_in])) == 2]
+    for i, is_in in enumerate(in_folds):
+        ax.plot(*roc_curve(targets[is_in], scores[is_in])[:2], color=GREY, linewidth=0.6, alpha=0.7,
+                label=None if i else f"each of {len(in_folds)} folds")
+    ax.plot(*roc_curve(targets, scores)[:2], color=COLORS["melanoma"], linewidth=2,
+            label=f"all: AUC {auc:.3f} ({low:.3f} to {high:.3f})")
+    ax.plot([0, 1], [0, 1], ":", color="black", linewidth=1, label="chance")
+    ax.set(xlabel="1 − specificity", ylabel="sensitivity", aspect="equal")
+    ax.legend(loc="lower right")
+    return fig
+
+
+def plot_learning_curves(history_df: pd.DataFrame, source: str = "") -> Figure:
+    """Returns loss (dashed: train, solid: valid) and validation AUC by epoch, a line a fold.
+
+    Args:
+        history_df: columns fold, epoch, train_loss, valid_loss and valid_auc, one row an epoch of a fold.
+        source: see `plot_bars`.
+    """
+    n_folds = history_df["fold"].nunique()
+    fig, (left, right) = _new_figure(2, (9, 3.6), f"Learning curves: {n_folds} fold{'s' * (n_folds > 1)}", source)
+    for i, (fold, df) in enumerate(history_df.groupby("fold")):
+        style = {"color": f"C{i % 10}", "marker": "osv^D*PX<>"[i % 10], "markersize": 4}
+        left.plot(df["epoch"], df["train_loss"], linestyle="--", **style)
+        left.plot(df["epoch"], df["valid_loss"], **style)
+        right.plot(df["epoch"], df["valid_auc"], label=f"fold {fold}", **style)
+    left.set(xlabel="epoch", ylabel="loss (dashed: train, solid: valid)")
+    right.set(xlabel="epoch", ylabel="AUC on valid")
+    for ax in (left, right):
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    fig.legend(loc="outside right center")
+    return fig
+
+
+def plot_fold_aucs(fold_auc: Sequence[float | None], auc: float, low: float, high: float, source: str = "") -> Figure:
+    """Returns the AUC of each fold beside the pooled one and its interval.
+
+    Args:
+        fold_auc: AUC of fold 0, 1, …; None (a fold of one class, or one not trained) is said in words.
+        auc, low, high: the pooled AUC and the ends of its interval.
+        source: see `plot_bars`.
+    """
+    fig, (ax,) = _new_figure(1, (7, 1.8 + 0.24 * len(fold_auc)), f"AUC by fold, n = {len(fold_auc)}", source)
+    ax.axvspan(low, high, color=COLORS["melanoma"], alpha=0.2, label=f"pooled {auc:.3f} ({low:.3f} to {high:.3f})")
+    ax.axvline(auc, color=COLORS["melanoma"])
+    for fold, value in enumerate(fold_auc):
+        if value is not None:
+            ax.plot(value, fold, "o", color=COLORS["benign"])
+        ax.annotate("no AUC" if value is None else f"{value:.3f}", (auc if value is None else value, fold), (6, 0),
+                    textcoords="offset points", va="center", fontsize=8)
+    ax.set_yticks(range(len(fold_auc)), [f"fold {fold}" for fold in range(len(fold_auc))])
+    ax.set_ylim(len(fold_auc) - 0.5, -0.5)
+    ax.margins(x=0.2)
+    ax.set_xlabel("AUC")
+    fig.legend(loc="outside lower left")
+    return fig
+
+
+def plot_score_histogram(targets: np.ndarray, probs: np.ndarray, source: str = "") -> Figure:
+    """Returns the distribution of the probabilities of each class, each class summing to 100 %.
+
+    Args:
+        targets: (N,) of 0 or 1.
+        probs: (N,) probabilities, 0..1.
+        source: see `plot_bars`.
+
+    Raises:
+        ValueError: the targets hold one class only.
+    """
+    targets, probs = _check_classes(targets), np.asarray(probs)
+    fig, (ax,) = _new_figure(1, (7, 3.4), f"Probabilities by class: {len(targets):,} images", source)
+    for target, name in enumerate(("benign", "melanoma")):
+        values = probs[targets == target]
+        ax.hist(values, np.linspace(0, 1, 41), weights=np.full(len(values), 100 / len(values)), histtype="step",
+                linewidth=2, linestyle=LINES[name], color=COLORS[name], label=f"{name}, n = {len(values):,}")
+    ax.set(xlabel="probability of melanoma", ylabel="% of the class", xlim=(0, 1))
+    ax.legend(loc="upper center")
+    return fig
+
+
+def plot_fold_balance(leak_df: pd.DataFrame, source: str = "") -> Figure:
+    """Returns images, melanomas, patients and leak (share of images with their patient in train) of each fold.
+
+    Args:
+        leak_df: as returned by `folds.measure_patient_leak`.
+        source: see `plot_bars`.
+    """
+    columns = {"n_images": "images", "n_melanomas": "melanomas", "n_patients": "patients", "leak": "leak (0 to 1)"}
+    panels = {name: {f"fold {fold}": value for fold, value in leak_df[column].to_dict().items()}
+              for column, name in columns.items()}
+    return plot_bars(panels, f"{len(leak_df)} folds: {leak_df['n_images'].sum():,} images, "
+                     f"{leak_df['n_melanomas'].sum():,} melanomas", source, show_shares=False)
+
+
+def _new_figure(n_columns: int, size: tuple[float, float], title: str, source: str,
+                n_rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """Returns an empty chart of a size in inches and its axes, row by row."""
+    fig = Chart(figsize=size, layout="constrained")
+    axes = list(fig.subplots(n_rows, n_columns, squeeze=False).flat)
+    fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    fig.supxlabel(source, x=0.99, ha="right", fontsize=8, color=GREY, style="italic")
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=8)
+        ax.xaxis.label.set_fontsize(9)
+        ax.yaxis.label.set_fontsize(9)
+    return fig, axes
+
+
+def _draw_bars(ax: Axes, values: Mapping[str, float], labels: Sequence[str], color: str = "") -> None:
+    """Draws labelled horizontal bars, the first on top, in one colour or in the colour of the class or split named."""
+    for y, (name, value) in enumerate(values.items()):
+        key = next((key for key in COLORS if key in str(name)), "")
+        ax.barh(y, value, 0.7, color=color or COLORS.get(key, GREY), edgecolor="white",
+                hatch=None if color else HATCHES.get(key))
+        ax.annotate(labels[y], (value, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
+    ax.set_yticks(range(len(labels)), list(map(str, values)))
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.55 * max(values.values()) or 1)
+    ax.locator_params(axis="x", nbins=5)
+
+
+def _name_groups(values: pd.Series) -> pd.Series:
+    """Returns the values as ordered categories of words, the missing ones last as "(missing)"."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        order = list(values.cat.categories)
+    elif pd.api.types.is_numeric_dtype(values):
+        order = sorted(values.dropna().unique())
+    else:
+        order = list(values.value_counts().index)
+    words = {value: f"{value:g}" if isinstance(value, float) else str(value) for value in order}
+    named = values.astype(object).map(words).fillna("(missing)")
+    return pd.Series(pd.Categorical(named, [*words.values(), "(missing)"], ordered=True), values.index)
+
+
+def _percent(share: float) -> str:
+    """Returns a share as per cent with as many digits as tell it from none and from all."""
+    return f"{100 * share:.0f} %" if share in (0, 1) else f"{100 * share:.2f} %" if share < 0.1 or share > 0.99 \
+        else f"{100 * share:.1f} %"
+
+
+def _check_classes(targets: np.ndarray) -> np.ndarray:
+    targets = np.asarray(targets).astype(int)
+    if len(np.unique(targets)) != 2:
+        raise ValueError(f"{len(targets)} targets hold {np.unique(targets).tolist()}: both 0 and 1 are needed")
+    return targets

@@ -1,0 +1,267 @@
+"""Training: the configuration, one epoch, one fold."""
+
+import hashlib
+import io
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+from melanoma_utils.files import write_bytes
+from melanoma_utils.folds import split_by_fold
+from melanoma_utils.image_store import ImageStore
+from melanoma_utils.inference import Samples, autocast, predict_logits, select_samples
+from melanoma_utils.models import LesionClassifier, ModelConfig, build_model, describe_model
+from melanoma_utils.transforms import AugmentConfig, build_augmentation, to_float
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+SCHEDULERS = ("one_cycle", "cosine", "plateau", "none")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what training gives.
+
+    Attributes:
+        model, augment: see `ModelConfig` and `AugmentConfig`.
+        n_epochs: passes over the training images.
+        batch_size: images a step (at most: the batches of an epoch are made equally large).
+        lr: highest learning rate.
+        optimizer: "adam", "adamw" or "sgd" (momentum 0.9).
+        weight_decay: of the optimizer.
+        scheduler: "one_cycle" and "cosine" change the rate every step, "plateau" divides it by 5 at the third
+            epoch without a better AUC and keeps the best epoch, "none" keeps it.
+        early_stopping_patience: stop after so many epochs without a better AUC and keep the best epoch; 0 = off.
+        precision: "fp32" or "bf16".
+        seed: of weights, order and augmentation.
+
+    Raises:
+        ValueError: a value is out of its range; names the parameter, the value and the range.
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    n_epochs: int = 10
+    batch_size: int = 32
+    lr: float = 1e-3
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    scheduler: str = "one_cycle"
+    early_stopping_patience: int = 0
+    precision: str = "fp32"
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, low in {"n_epochs": 1, "batch_size": 2, "early_stopping_patience": 0, "seed": 0}.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"{name.upper()} {getattr(self, name)} is too small: wanted at least {low}")
+        if not 0 < self.lr < 10 or not 0 <= self.weight_decay < 1:
+            raise ValueError(f"LR {self.lr} is not in 0..10 or WEIGHT_DECAY {self.weight_decay} not in 0..1")
+        for name, choices in {"optimizer": tuple(OPTIMIZERS), "scheduler": SCHEDULERS}.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name.upper()} {getattr(self, name)!r} is not one of {choices}")
+
+    @property
+    def has_monitor(self) -> bool:
+        """Whether an AUC steers the training; it is then taken on a fold that is neither trained on nor scored."""
+        return self.scheduler == "plateau" or self.early_stopping_patience > 0
+
+
+def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, partial_path: str | Path, *,
+               device: str = "cpu", log: Callable[[str], None] = print) -> tuple[LesionClassifier, pd.DataFrame, float]:
+    """Trains on all folds but one, continuing after the last whole epoch of a run that was stopped.
+
+    Where an AUC steers the training (`TrainConfig.has_monitor`), the next fold is kept out of the training for it,
+    so the fold that is scored never decides anything. On one machine's CPU the result is the same to the bit,
+    stopped or not.
+
+    Args:
+        store: images of all rows of folds_df.
+        folds_df: table with image_name, target, fold and the metadata columns.
+        fold: the fold to leave out; its AUC is shown each epoch (without TTA) and used for nothing.
+        config: what to train.
+        partial_path: file for the state after each epoch; the caller deletes it when the result is stored.
+        device: "cpu" or "cuda".
+        log: called with a line an epoch.
+
+    Returns:
+        (model, history_df, seconds): the trained classifier; a row an epoch with the columns epoch (from 1), lr,
+        train_loss, valid_loss, valid_auc (and monitor_auc); the training time, that before a stop included.
+
+    Raises:
+        ValueError: the fold is out of range, there are too few folds for a monitor, the loss is not finite, or
+            partial_path holds the state of another training.
+    """
+    train_df, valid_df = split_by_fold(folds_df, fold)
+    frames = {"train": train_df, "valid": valid_df}
+    if config.has_monitor:
+        n_folds = folds_df["fold"].nunique()
+        if n_folds < 3:
+            raise ValueError(f"SCHEDULER 'plateau' and EARLY_STOPPING_PATIENCE need at least 3 folds, met {n_folds}: "
+                             "one is scored, another watched, the rest trained on")
+        is_monitor = train_df["fold"] == (fold + 1) % n_folds
+        frames |= {"train": train_df[~is_monitor], "monitor": train_df[is_monitor]}
+        log(f"fold {(fold + 1) % n_folds} is watched and not trained on, so that fold {fold} decides nothing")
+    samples = {name: select_samples(store, df, config.model.use_metadata) for name, df in frames.items()}
+    run = _Run(samples, config, fold, device, store.identity)
+    run.resume(Path(partial_path), log)
+    while not run.is_finished():
+        run.run_epoch(log)
+        run.save(Path(partial_path))
+    return run.pick_model(), pd.DataFrame(run.history), run.seconds
+
+
+def train_epoch(model: LesionClassifier, samples: Samples, optimizer: torch.optim.Optimizer, order: np.ndarray, *,
+                n_batches: int, augment: Callable[[torch.Tensor], torch.Tensor],
+                after_step: Callable[[], None] = lambda: None, device: str = "cpu", precision: str = "fp32") -> float:
+    """Trains one pass and returns the mean loss (binary cross-entropy).
+
+    Args:
+        model: the classifier, on the device.
+        samples: what to train on.
+        optimizer: of the model's parameters.
+        order: (n,) permutation of the samples.
+        n_batches: number of steps; the batches are of equal size but for one image.
+        augment: changes a batch of (B, 3, H, W) images in 0..1.
+        after_step: called after each step, e.g. a scheduler's.
+        device: "cpu" or "cuda".
+        precision: "fp32" or "bf16".
+
+    Raises:
+        ValueError: the loss is not finite.
+    """
+    model.train()
+    compute_loss = nn.BCEWithLogitsLoss()
+    total = 0.0
+    for step, part in enumerate(np.array_split(order, n_batches)):
+        images = augment(to_float(samples.images[samples.rows[part]], device))  # (B, 3, H, W)
+        metadata = None if samples.metadata is None else torch.from_numpy(samples.metadata[part]).to(device)
+        with autocast(device, precision):
+            logits = model(images, metadata)  # (B,)
+        loss = compute_loss(logits, torch.from_numpy(samples.targets[part]).to(device))
+        if not math.isfinite(loss.item()):
+            raise ValueError(f"the loss is {loss.item()} in step {step + 1} of {n_batches}: lower LR "
+                             f"{optimizer.param_groups[0]['lr']:.2g}, or use PRECISION='fp32'")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        after_step()
+        total += loss.item() * len(part)
+    return total / len(order)
+
+
+class _Run:
+    """The state of one fold's training: what an epoch changes, and what a stopped run must find again."""
+
+    def __init__(self, samples: dict[str, Samples], config: TrainConfig, fold: int, device: str, store_identity: dict):
+        self.samples, self.config, self.fold, self.device = samples, config, fold, device
+        self.store_identity = store_identity
+        self.history: list[dict] = []
+        self.seconds = 0.0
+        self.best_state: dict | None = None
+        self.n_batches = -(-len(samples["train"].rows) // config.batch_size)
+        self.augment = build_augmentation(config.augment)
+        torch.manual_seed(_mix_seed(config.seed, fold, 0))
+        self.model = build_model(config.model).to(device, memory_format=torch.channels_last)
+        extra = {"momentum": 0.9} if config.optimizer == "sgd" else {}
+        self.optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), lr=config.lr,
+                                                      weight_decay=config.weight_decay, **extra)
+        self.scheduler = self._build_scheduler()
+
+    def _build_scheduler(self):
+        n_steps, schedulers = self.n_batches * self.config.n_epochs, torch.optim.lr_scheduler
+        if self.config.scheduler == "one_cycle":
+            return schedulers.OneCycleLR(self.optimizer, self.config.lr, total_steps=max(n_steps, 2))
+        if self.config.scheduler == "cosine":
+            return schedulers.CosineAnnealingLR(self.optimizer, n_steps)
+        if self.config.scheduler == "plateau":
+            return schedulers.ReduceLROnPlateau(self.optimizer, mode="max", factor=0.2, patience=2)
+        return None
+
+    def is_finished(self) -> bool:
+        """Returns whether all epochs are done, or early stopping ends them."""
+        patience, aucs = self.config.early_stopping_patience, [row.get("monitor_auc") for row in self.history]
+        is_stale = bool(patience and aucs) and len(aucs) - 1 - int(np.argmax(aucs)) >= patience
+        return is_stale or len(aucs) == self.config.n_epochs
+
+    def run_epoch(self, log: Callable[[str], None]) -> None:
+        """Trains and scores one epoch, adds its row to the history and logs a line."""
+        start, config, epoch = time.perf_counter(), self.config, len(self.history) + 1
+        seed = _mix_seed(config.seed, self.fold, epoch)
+        torch.manual_seed(seed)  # augmentation and dropout
+        order = np.random.default_rng(seed).permutation(len(self.samples["train"].rows))
+        lr = self.optimizer.param_groups[0]["lr"]
+        steps = self.scheduler.step if config.scheduler in ("one_cycle", "cosine") else lambda: None
+        loss = train_epoch(self.model, self.samples["train"], self.optimizer, order, n_batches=self.n_batches,
+                           augment=self.augment, after_step=steps, device=self.device, precision=config.precision)
+        valid_loss, valid_auc = self._score("valid")
+        row = {"epoch": epoch, "lr": lr, "train_loss": loss, "valid_loss": valid_loss, "valid_auc": valid_auc}
+        if config.has_monitor:
+            row["monitor_auc"] = self._score("monitor")[1]
+            if row["monitor_auc"] > max((r["monitor_auc"] for r in self.history), default=-1):
+                self.best_state = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
+            if config.scheduler == "plateau":
+                self.scheduler.step(row["monitor_auc"])
+        self.history.append(row)
+        seconds = time.perf_counter() - start
+        self.seconds += seconds
+        log(f"epoch {epoch:>2}/{config.n_epochs}  loss {loss:.4f}  valid loss {valid_loss:.4f}  valid AUC "
+            f"{valid_auc:.4f}" + (f"  monitor AUC {row['monitor_auc']:.4f}" if config.has_monitor else "")
+            + f"  {len(order) / seconds:.0f} images/s")
+
+    def _score(self, name: str) -> tuple[float, float]:
+        samples = self.samples[name]
+        logits = predict_logits(self.model, samples, device=self.device, precision=self.config.precision)
+        loss = nn.functional.binary_cross_entropy_with_logits(torch.from_numpy(logits),
+                                                              torch.from_numpy(samples.targets))
+        return loss.item(), float(roc_auc_score(samples.targets, logits))
+
+    def pick_model(self) -> LesionClassifier:
+        """Returns the model of the last epoch, or with a monitor that of its best one."""
+        if self.best_state is not None:
+            self.model.load_state_dict(self.best_state)
+        return self.model.eval()
+
+    def save(self, path: Path) -> None:
+        """Writes the state, whole or not at all."""
+        buffer = io.BytesIO()
+        torch.save({"identity": self._identify(), "history": self.history, "seconds": self.seconds,
+                    "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+                    "scheduler": self.scheduler and self.scheduler.state_dict(), "best_state": self.best_state}, buffer)
+        write_bytes(path, buffer.getvalue())
+
+    def resume(self, path: Path, log: Callable[[str], None]) -> None:
+        """Takes up the state at path where there is one; raises ValueError if it is damaged or of another training."""
+        if not path.is_file():
+            return
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:
+            raise ValueError(f"{path} is damaged ({type(error).__name__}): delete it, this fold starts over") from error
+        if state["identity"] != self._identify():
+            raise ValueError(f"{path} is of a training with other parameters or folds: delete it, or give another "
+                             "EXPERIMENT")
+        self.history, self.seconds, self.best_state = state["history"], state["seconds"], state["best_state"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler:
+            self.scheduler.load_state_dict(state["scheduler"])
+        log(f"fold {self.fold} continues after epoch {len(self.history)} of {self.config.n_epochs}")
+
+    def _identify(self) -> dict:
+        train = self.samples["train"]
+        digest = hashlib.sha256(train.rows.tobytes() + train.targets.tobytes()).hexdigest()
+        config = asdict(self.config) | {"model": describe_model(self.config.model)}
+        return {"config": config, "fold": self.fold, "train_sha256": digest, "store": self.store_identity}
+
+
+def _mix_seed(seed: int, fold: int, epoch: int) -> int:
+    """Returns one seed for three numbers, so that no two epochs share their random draws."""
+    return int(np.random.SeedSequence((seed, fold, epoch)).generate_state(1)[0])

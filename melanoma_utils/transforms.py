@@ -1,0 +1,87 @@
+"""Normalise, augment, views for test-time augmentation: the only place where these exist."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import kornia.augmentation as K
+import numpy as np
+import torch
+
+TTA_VIEWS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of training images, drawn anew for each image; 0 (1 for the scales) switches one off.
+
+    Attributes:
+        flip: flip left-right and up-down, each for half of the images.
+        rotation: rotate by up to so many degrees either way, 0..180.
+        shift: shift by up to this share of the image side, 0..0.5.
+        scale_min, scale_max: zoom by a factor between these, 0.25..4; above 1 crops.
+        brightness: multiply by 1 +- up to this, 0..1.
+        contrast: the same for the distance from the image's mean grey, 0..1.
+    """
+
+    flip: bool = True
+    rotation: float = 180.0
+    shift: float = 0.05
+    scale_min: float = 0.9
+    scale_max: float = 1.3
+    brightness: float = 0.2
+    contrast: float = 0.2
+
+    def __post_init__(self):
+        limits = {"rotation": (0, 180), "shift": (0, 0.5), "scale_min": (0.25, 4), "scale_max": (self.scale_min, 4),
+                  "brightness": (0, 1), "contrast": (0, 1)}
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name.upper()} {getattr(self, name)} is not in {low}..{high}")
+
+
+def to_float(images: np.ndarray, device: str = "cpu") -> torch.Tensor:
+    """Returns (N, 3, H, W) float32 images in 0..1, channels last in memory, on the device.
+
+    Args:
+        images: (N, H, W, 3) uint8 RGB.
+        device: where the result lies.
+    """
+    x = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)  # copies only a read-only array
+    return x.permute(0, 3, 1, 2).float() / 255  # (N, 3, H, W), memory stays NHWC
+
+
+def normalize(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Returns (images - mean) / std by channel: (N, 3, H, W) in 0..1 with (3,) mean and std."""
+    return (images - mean[:, None, None]) / std[:, None, None]
+
+
+def build_augmentation(config: AugmentConfig) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Returns a function that changes each of (N, 3, H, W) images in 0..1 at random, on their device.
+
+    It draws from torch's global random generator: seed that to repeat a draw.
+    """
+    steps = [K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5)] if config.flip else []
+    if config.rotation or config.shift or (config.scale_min, config.scale_max) != (1, 1):
+        steps.append(K.RandomAffine(config.rotation, translate=(config.shift, config.shift),
+                                    scale=(config.scale_min, config.scale_max), padding_mode="reflection", p=1.0))
+    if config.brightness or config.contrast:
+        steps.append(K.ColorJitter(config.brightness, config.contrast, p=1.0))
+    if not steps:
+        return lambda images: images
+    augmentation = K.AugmentationSequential(*steps, data_keys=["input"])
+    return lambda images: augmentation(images).contiguous(memory_format=torch.channels_last)
+
+
+def make_tta_views(images: torch.Tensor, n_views: int) -> list[torch.Tensor]:
+    """Returns the first n_views of the eight flips and quarter turns of (N, 3, H, W) images, H = W.
+
+    1 is the image itself, 2 adds its mirror image, 4 both upside down, 8 all four transposed.
+
+    Raises:
+        ValueError: n_views is not 1, 2, 4 or 8.
+    """
+    if n_views not in TTA_VIEWS:
+        raise ValueError(f"TTA_VIEWS {n_views} is not one of {TTA_VIEWS}")
+    views = [images, images.flip(3), images.flip(2), images.flip((2, 3))]
+    views += [view.transpose(2, 3).contiguous(memory_format=torch.channels_last) for view in views if n_views == 8]
+    return views[:n_views]

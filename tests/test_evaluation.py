@@ -1,0 +1,78 @@
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from melanoma_utils.evaluation import bootstrap_aucs, compute_auc_interval, compute_fold_aucs
+
+
+def simulate(n_patients, rng, images_per_patient=5, effect=1.0, patient_sd=0.0):
+    patients = np.repeat(np.arange(n_patients), images_per_patient)
+    targets = (rng.random(len(patients)) < 0.3).astype(int)
+    scores = effect * targets + rng.normal(size=len(patients)) + patient_sd * rng.normal(size=n_patients)[patients]
+    return targets, scores, patients
+
+
+@pytest.mark.parametrize("decimals", [8, 1])  # without and with ties
+def test_resamples_equal_the_plain_loop(decimals):
+    targets, scores, patients = simulate(40, np.random.default_rng(0))
+    scores = scores.round(decimals)
+    fast = bootstrap_aucs(targets, scores, patients, 30, np.random.default_rng(7))
+    rng, slow = np.random.default_rng(7), []
+    for counts in rng.multinomial(40, np.full(40, 1 / 40), size=30):
+        rows = np.concatenate([np.tile(np.flatnonzero(patients == p), n) for p, n in enumerate(counts)]).astype(int)
+        slow.append(roc_auc_score(targets[rows], scores[rows]))
+    assert fast == pytest.approx(np.array(slow), abs=1e-12)
+
+
+@pytest.mark.parametrize(("scores", "auc"), [([0, 0, 1, 1], 1.0), ([1, 1, 0, 0], 0.0), ([5, 5, 5, 5], 0.5)])
+def test_perfect_inverted_and_tied_scores(scores, auc):
+    interval = compute_auc_interval([0, 0, 1, 1], scores, list("abcd"), n_resamples=200)
+    assert (interval.auc, interval.low, interval.high) == (auc, auc, auc)
+
+
+def test_correlated_images_of_a_patient_widen_the_interval():
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(40), 20)
+    targets = np.repeat((np.arange(40) % 2), 20)  # all images of a patient alike
+    scores = targets + 2 * rng.normal(size=40)[patients] + 0.1 * rng.normal(size=800)
+    by_patient = compute_auc_interval(targets, scores, patients)
+    by_image = compute_auc_interval(targets, scores, np.arange(800))
+    assert by_patient.high - by_patient.low > 3 * (by_image.high - by_image.low)
+
+
+def test_the_order_of_rows_and_the_names_of_patients_do_not_matter():
+    targets, scores, patients = simulate(30, np.random.default_rng(1))
+    first = compute_auc_interval(targets, scores, patients, n_resamples=500)
+    assert first == compute_auc_interval(targets, 3 * scores + 1, [f"IP_{p}" for p in patients], n_resamples=500)
+    assert first.low < first.auc < first.high
+
+
+@pytest.mark.parametrize(("targets", "scores", "message"), [
+    ([1, 1], [0.1, 0.2], "an AUC needs both classes"),
+    ([0, 1], [0.1, np.nan], "1 of 2 scores are not finite"),
+    ([0, 1, 1], [0.1, 0.2], "differ in number"),
+])
+def test_bad_input_is_refused(targets, scores, message):
+    with pytest.raises(ValueError, match=message):
+        compute_auc_interval(targets, scores, range(len(scores)))
+
+
+def test_fold_aucs_come_in_the_folds_order_and_one_class_is_refused():
+    df = pd.DataFrame({"fold": [1, 1, 1, 0, 0, 0, 0], "target": [0, 1, 1, 0, 0, 1, 1],
+                       "logit": [0.5, 0.1, 0.9, 1.0, 2.0, 2.0, 3.0]})
+    assert compute_fold_aucs(df) == [0.875, 0.5]  # 3.5 of 4 pairs in order, 1 of 2
+    with pytest.raises(ValueError, match="fold 1 holds one class only"):
+        compute_fold_aucs(df[(df["fold"] == 0) | (df["target"] == 1)])
+
+
+@pytest.mark.slow
+def test_the_interval_covers_the_true_auc():
+    rng, n_covered = np.random.default_rng(0), 0
+    truth = NormalDist().cdf(1 / np.sqrt(2 * (1 + 1)))  # two scores of two patients differ by N(1, 2 * (1 + 1))
+    for i in range(500):
+        interval = compute_auc_interval(*simulate(150, rng, effect=1.0, patient_sd=1.0), n_resamples=400, seed=i)
+        n_covered += interval.low <= truth <= interval.high
+    assert 0.925 <= n_covered / 500 <= 0.975

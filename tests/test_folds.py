@@ -1,0 +1,98 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from melanoma_utils.competition import read_train
+from melanoma_utils.folds import (
+    create_folds,
+    measure_patient_leak,
+    read_folds,
+    score_by_patient_memory,
+    split_by_fold,
+    write_folds,
+)
+
+
+def test_no_patient_is_in_two_folds_and_each_image_in_one(data_dir):
+    train_df = read_train(data_dir)
+    folds_df = create_folds(train_df, 5, "patient", seed=3)
+    assert folds_df.groupby("patient_id")["fold"].nunique().max() == 1
+    assert folds_df["image_name"].tolist() == train_df["image_name"].tolist()
+    assert set(folds_df["fold"]) == set(range(5))
+
+
+def test_the_seed_decides(data_dir):
+    train_df = read_train(data_dir)
+    first, again, other = (create_folds(train_df, 4, seed=seed)["fold"].tolist() for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_image_level_folds_leak_and_patient_level_ones_do_not():
+    rng = np.random.default_rng(0)
+    patient = rng.integers(0, 100, 1000)
+    df = pd.DataFrame({"image_name": np.arange(1000).astype(str), "patient_id": patient,
+                       "target": (rng.random(1000) < np.where(patient < 20, 0.8, 0.05)).astype(int)})
+    aucs, leaks = {}, {}
+    for strategy in ("patient", "image"):
+        folds_df = create_folds(df, 5, strategy)
+        aucs[strategy] = roc_auc_score(folds_df["target"], score_by_patient_memory(folds_df))
+        leaks[strategy] = measure_patient_leak(folds_df)["leak"].max()
+    assert aucs["patient"] == 0.5 and aucs["image"] > 0.8
+    assert leaks["patient"] == 0 and leaks["image"] > 0.9
+
+
+def test_a_fold_out_of_range_is_refused(folds_df):
+    for fold in (-1, 3):
+        with pytest.raises(ValueError, match=rf"fold {fold} is not in 0\.\.2 \(folds.csv has 3 folds\)"):
+            split_by_fold(folds_df, fold)
+
+
+def test_split_by_fold_parts_the_rows(folds_df):
+    train_df, valid_df = split_by_fold(folds_df, 1)
+    assert set(valid_df["fold"]) == {1} and set(train_df["fold"]) == {0, 2}
+    assert len(train_df) + len(valid_df) == len(folds_df)
+
+
+@pytest.mark.parametrize("n_folds", [0, 1, 25])
+def test_impossible_numbers_of_folds_are_refused(data_dir, n_folds):
+    with pytest.raises(ValueError, match=rf"N_FOLDS {n_folds} is not in 2\.\.24"):
+        create_folds(read_train(data_dir), n_folds)
+
+
+def test_a_fold_of_one_class_is_refused():
+    df = pd.DataFrame({"image_name": list("abcdef"), "patient_id": list("ppqqrr"), "target": [1, 1, 0, 0, 0, 0]})
+    with pytest.raises(ValueError, match="would hold one class only"):
+        create_folds(df, 2)
+
+
+def test_unknown_strategy_is_refused(data_dir):
+    with pytest.raises(ValueError, match="FOLD_STRATEGY 'lesion' is not one of"):
+        create_folds(read_train(data_dir), 2, "lesion")
+
+
+def test_folds_under_trained_models_are_not_replaced(folds_df, tmp_path):
+    path = tmp_path / "folds.csv"
+    write_folds(path, folds_df)
+    write_folds(path, folds_df.assign(fold=0))  # nothing is trained yet
+    write_folds(path, folds_df)
+    (tmp_path / "fold_0.safetensors").touch()
+    write_folds(path, folds_df)  # the same ones
+    with pytest.raises(ValueError, match="holds other folds"):
+        write_folds(path, folds_df.assign(fold=0))
+    assert read_folds(path)["fold"].tolist() == folds_df["fold"].tolist()
+
+
+def test_missing_folds_say_what_to_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run 02_create_folds first"):
+        read_folds(tmp_path / "folds.csv")
+
+
+@pytest.mark.real
+def test_the_leak_of_image_level_folds_on_the_real_table(real_dir):
+    train_df = read_train(real_dir / "metadata")
+    leaky_df, grouped_df = (create_folds(train_df, 10, strategy) for strategy in ("image", "patient"))
+    assert measure_patient_leak(leaky_df)["leak"].mean() > 0.999
+    assert roc_auc_score(leaky_df["target"], score_by_patient_memory(leaky_df)) == pytest.approx(0.75, abs=0.01)
+    assert roc_auc_score(grouped_df["target"], score_by_patient_memory(grouped_df)) == 0.5
+    assert grouped_df.groupby("fold")["target"].sum().between(57, 60).all()

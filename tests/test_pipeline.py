@@ -1,0 +1,261 @@
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import DEMO, ROOT, TINY, make_command, place, run_pipeline
+
+from melanoma_utils.competition import read_sample_submission, read_train
+from melanoma_utils.pipeline import STEPS, parse_steps
+from melanoma_utils.synthetic import SyntheticConfig, draw_competition
+
+REPRODUCIBLE = ("output/stores/*/*/*", "output/*/*.csv", "output/*/*.safetensors", "output/*/metrics.json",
+                "output/*/parameters.json", "output/*/test_fold_*.json", "submissions/*.csv")
+
+
+def digest(folder):
+    """Returns path -> checksum of all that must be the same in two equal runs."""
+    paths = [p for pattern in REPRODUCIBLE for p in folder.glob(pattern) if p.name != ".lock"]
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
+
+
+def copy_finished(finished, tmp_path):
+    """Returns a copy of the finished run that a test may spoil; times of change are kept."""
+    return shutil.copytree(finished[0], tmp_path / "copy", copy_function=shutil.copy2)
+
+
+def test_the_submission_is_whole_and_the_last_line_tells_it(finished, data_dir):
+    folder, printed = finished
+    submission_df = pd.read_csv(folder / "submissions" / "tiny.csv")
+    sample_df = read_sample_submission(data_dir)
+    assert list(submission_df) == ["image_name", "target"]
+    assert submission_df["image_name"].tolist() == sample_df["image_name"].tolist()
+    assert submission_df["target"].between(0, 1).all() and submission_df["target"].std() > 0
+    assert re.search(rf"tiny\.csv: {len(sample_df)} rows, OOF AUC 0\.\d+ \(95 % interval 0\.\d+–[01]\.\d+, 24 patients"
+                     r"\) on a SYNTHETIC competition, \d+ s$", printed.splitlines()[-1])
+
+
+def test_metrics_are_those_of_the_oof_files(finished, data_dir):
+    folder = finished[0] / "output" / "tiny"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    oof_df = pd.concat([pd.read_csv(folder / f"oof_fold_{k}.csv") for k in range(2)])
+    melanoma, benign = (oof_df[oof_df["target"] == t]["logit"].to_numpy() for t in (1, 0))
+    pairs = melanoma[:, None] - benign[None]
+    assert metrics["oof_auc"] == pytest.approx(((pairs > 0) + (pairs == 0) / 2).mean())
+    assert metrics["oof_auc_low"] <= metrics["oof_auc"] <= metrics["oof_auc_high"]
+    assert metrics["n_images"] == len(oof_df) == len(pd.read_csv(folder / "folds.csv"))
+    assert (metrics["n_patients"], len(metrics["fold_auc"])) == (oof_df["patient_id"].nunique(), 2)
+    assert metrics["n_images"] < len(read_train(data_dir))  # the drawn duplicates are dropped
+    assert "seconds" not in json.dumps(metrics) and (folder / "timing.json").exists()
+
+
+def test_executed_notebooks_are_kept(finished):
+    names = sorted(p.stem for p in (finished[0] / "runs" / "tiny").glob("*.ipynb"))
+    assert names == [STEPS[0], STEPS[1], f"{STEPS[2]}_0", f"{STEPS[2]}_1", STEPS[3], STEPS[4]]
+
+
+def test_nothing_goes_to_stderr(finished, data_dir, tmp_path):
+    folder = copy_finished(finished, tmp_path)
+    process = run_pipeline(*place(folder, data_dir), "--steps", "02", "--fresh")
+    assert process.stderr == "" and "folds.csv" in process.stdout
+
+
+def test_a_second_call_does_nothing_twice(finished, data_dir):
+    before = {p: p.stat().st_mtime_ns for p in (finished[0] / "output").rglob("*") if p.is_file()}
+    printed = run_pipeline(*place(finished[0], data_dir)).stdout
+    assert printed.count("nothing to do") == 6
+    assert {p: p.stat().st_mtime_ns for p in (finished[0] / "output").rglob("*") if p.is_file()} == before
+
+
+def test_a_lost_file_is_made_again_with_the_same_bytes(finished, data_dir, tmp_path):
+    folder = copy_finished(finished, tmp_path)
+    (folder / "output" / "tiny" / "fold_1.safetensors").unlink()
+    (folder / "submissions" / "tiny.csv").unlink()
+    printed = run_pipeline(*place(folder, data_dir)).stdout
+    assert "03_train_fold_0: nothing to do" in printed and "03_train_fold_1: nothing" not in printed
+    assert digest(folder) == digest(finished[0])
+
+
+def test_paths_are_relative_to_where_the_command_is_typed(finished, data_dir, tmp_path):
+    folder = copy_finished(finished, tmp_path)
+    relative = Path(os.path.relpath(data_dir, folder))
+    printed = run_pipeline("--runs-dir", "runs", "-r", "DATA_DIR", relative, "-r", "OUTPUT_DIR", "output", "-r",
+                           "SUBMISSIONS_DIR", "submissions", cwd=folder).stdout
+    assert printed.count("nothing to do") == 6 and printed.splitlines()[-1].startswith("submissions/tiny.csv: ")
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("-p", "N_FOLD", "3"), "no notebook knows the parameter N_FOLD; nearest: N_FOLDS"),
+    (("-p", "FOLD", "2"), r"FOLD 2 is not in 0\.\.1"),
+    (("-p", "N_EPOCHS", "many"), "N_EPOCHS 'many' is str, wanted int"),
+    (("-r", "DATA_DIR", "nowhere"), "DATA_DIR .*nowhere does not exist"),
+    (("-f", "nowhere.yaml"), "the parameter file nowhere.yaml does not exist"),
+    (("--steps", "03-07"), "--steps '03-07' is not a number or range"),
+    (("-r", "EXPERIMENT", "../x"), "EXPERIMENT '../x' is not a plain name"),
+    (("-r", "EXPERIMENT", ".."), "EXPERIMENT '..' is not a plain name"),
+    (("-p", "LR", "0.5"), r".*begun otherwise \(LR is 0\.002, wanted 0\.5\): .*--steps 03-05 --fresh"),
+    (("-p", "N_FOLDS", "3"), r".*begun otherwise \(N_FOLDS is 2, wanted 3\): .*--steps 02-05 --fresh"),
+    (("-p", "LR", "0.5", "--steps", "04-05", "--fresh"), r".*LR is 0\.002, wanted 0\.5"),
+    (("-p", "LR", "0.5", "--steps", "01-03", "--fresh"), r".*LR is 0\.002, wanted 0\.5"),
+    (("-p", "LR", "0.5", "-p", "FOLD", "1", "--fresh"), r".*LR is 0\.002, wanted 0\.5"),
+])
+def test_wrong_calls_get_one_clear_line_and_change_nothing(finished, data_dir, arguments, message):
+    before = digest(finished[0])
+    process = run_pipeline(*place(finished[0], data_dir), *arguments, check=False)
+    assert process.returncode == 1 and process.stderr.count("\n") == 1
+    assert re.match(f"error: {message}", process.stderr)
+    assert digest(finished[0]) == before
+
+
+def test_fresh_starts_the_named_steps_over(finished, data_dir, tmp_path):
+    folder = copy_finished(finished, tmp_path)
+    printed = run_pipeline(*place(folder, data_dir), "-p", "N_RESAMPLES", 100, "--steps", "04-05", "--fresh").stdout
+    assert "nothing to do" not in printed and "03_train" not in printed
+    changed = {p for p, d in digest(folder).items() if digest(finished[0]).get(p) != d}
+    assert changed == {"output/tiny/metrics.json", "output/tiny/parameters.json"}
+
+
+def test_fresh_with_a_fold_spares_the_others(finished, data_dir, tmp_path):
+    folder = copy_finished(finished, tmp_path)
+    kept = folder / "output" / "tiny" / "fold_0.safetensors"
+    changed = kept.stat().st_mtime_ns
+    printed = run_pipeline(*place(folder, data_dir), "--steps", "03", "-p", "FOLD", 1, "--fresh").stdout
+    assert "epoch  2/2" in printed and "OOF AUC" not in printed and kept.stat().st_mtime_ns == changed
+    assert digest(folder) == digest(finished[0])
+
+
+def test_a_new_list_of_duplicates_is_noticed(finished, data_dir, tmp_path):
+    folder = copy_finished(finished, tmp_path)
+    duplicates_df = pd.read_csv(data_dir / "2020_Challenge_duplicates.csv")
+    duplicates_df.iloc[1:].to_csv(tmp_path / "shorter.csv", index=False)
+    process = run_pipeline(*place(folder, data_dir), "-r", "DUPLICATES_CSV", tmp_path / "shorter.csv", check=False)
+    assert process.returncode == 1 and "DUPLICATES_CSV is '', wanted 'shorter.csv'" in process.stderr
+
+
+def test_a_truncated_image_stops_the_run_by_name_and_skip_lists_it(data_dir, tmp_path):
+    folder = shutil.copytree(data_dir, tmp_path / "data")
+    train_path, test_path = (sorted((folder / "jpeg" / split).iterdir())[3] for split in ("train", "test"))
+    train_path.write_bytes(train_path.read_bytes()[:400])
+    flags = (*place(tmp_path, folder), "--steps", "01-02")
+    process = run_pipeline(*flags, check=False)
+    assert process.returncode == 1 and f"{train_path.name} can't be decoded" in process.stderr
+    assert "Traceback" not in process.stderr and "ON_BAD_IMAGE='skip'" in process.stderr
+    printed = run_pipeline(*flags, "-r", "ON_BAD_IMAGE", "skip").stdout
+    assert f"skipped training images: 1 {train_path.stem}" in printed and "1 skipped images left out" in printed
+    assert train_path.stem not in set(pd.read_csv(tmp_path / "output" / "tiny" / "folds.csv")["image_name"])
+    test_path.write_bytes(b"")
+    shutil.rmtree(tmp_path / "output")
+    process = run_pipeline(*flags, "-r", "ON_BAD_IMAGE", "skip", check=False)
+    assert process.returncode == 1 and f"{test_path.name} is empty (0 bytes)" in process.stderr
+
+
+def test_parse_steps():
+    assert parse_steps("03-05") == list(STEPS[2:]) and parse_steps("02") == [STEPS[1]]
+    for text in ("", "06", "05-03", "01-"):
+        with pytest.raises(ValueError, match="--steps"):
+            parse_steps(text)
+
+
+def spawn(flags, parameters=TINY, **environment):
+    """Starts the pipeline and returns the process, its output a pipe."""
+    return subprocess.Popen(make_command(*flags, parameters=parameters), stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True,
+                            env=os.environ | {k: str(v) for k, v in environment.items()})
+
+
+def test_ctrl_c_stops_in_one_line_and_the_next_call_continues(finished, data_dir, tmp_path):
+    flags = place(tmp_path, data_dir)
+    process = spawn(flags)
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("epoch  1"):
+            process.send_signal(signal.SIGINT)
+    assert process.wait() == 130 and lines[-1] == "stopped; the same command continues here\n"
+    assert "Traceback" not in "".join(lines)
+    assert "01_resize_images: nothing to do" in run_pipeline(*flags).stdout
+    assert digest(tmp_path) == digest(finished[0])
+
+
+KILLER = """
+import os, signal
+def deadly(real):
+    def call(path, *arguments, **options):
+        if os.environ["KILL_FOLDER"] in str(path) and ".lock" not in str(path):
+            with open(os.environ["KILL_COUNTER"], "a") as file:
+                file.write(".")
+            if os.path.getsize(os.environ["KILL_COUNTER"]) == int(os.environ["KILL_AT"]):
+                os.kill(os.getpid(), signal.SIGKILL)
+        return real(path, *arguments, **options)
+    return call
+os.replace, os.unlink = deadly(os.replace), deadly(os.unlink)
+"""
+
+
+@pytest.mark.slow
+def test_twenty_kills_of_the_demo_end_with_the_bytes_of_an_undisturbed_run(tmp_path):
+    """One demo killed again and again: ten times a process dies before it renames or deletes a file, ten times the
+    pipeline after some new lines of its output, its notebook's kernel left behind."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(KILLER)
+    rng, flags, statuses = random.Random(0), place(tmp_path / "killed"), []
+    for i in range(20):
+        deadly = {"PYTHONPATH": tmp_path / "site", "KILL_COUNTER": tmp_path / f"counter_{i}",
+                  "KILL_FOLDER": tmp_path / "killed" / "output", "KILL_AT": rng.randint(1, 5)}
+        process = spawn(flags, DEMO, **(deadly if i % 2 else {}))
+        if i % 2 == 0:
+            news = (line for line in process.stdout if "nothing to do" not in line)
+            for _ in zip(range(rng.randint(1, 4)), news, strict=False):
+                pass
+            process.kill()
+        statuses.append(process.wait())
+        process.stdout.close()
+    assert sum(status != 0 for status in statuses) >= 18, statuses
+    run_pipeline(*flags, parameters=DEMO)
+    run_pipeline(*place(tmp_path / "whole"), parameters=DEMO)
+    assert digest(tmp_path / "killed") == digest(tmp_path / "whole") != {}
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_clear_line_and_nothing_is_lost(tmp_path):
+    """A real 20 MB tmpfs as output folder; when it has grown the same command ends with the bytes of any other run."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", disk]).returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    try:
+        config = SyntheticConfig(n_train_patients=20, n_test_patients=5, mean_images_per_patient=4, image_size=64)
+        data_dir = draw_competition(tmp_path / "data", config)
+        flags = [*place(tmp_path, data_dir), "-r", "OUTPUT_DIR", disk, "-r", "ARCH", "timm/resnet10t"]
+        process = run_pipeline(*flags, check=False)
+        assert process.returncode == 1 and process.stderr.count("\n") == 1
+        assert "No space left on device" in process.stderr
+        subprocess.run(["mount", "-o", "remount,size=300m", disk], check=True)
+        run_pipeline(*flags)
+        other = tmp_path / "other"
+        run_pipeline(*place(other, data_dir), "-r", "ARCH", "timm/resnet10t")
+        assert digest(other)["submissions/tiny.csv"] == digest(tmp_path)["submissions/tiny.csv"]
+        assert (disk / "tiny" / "fold_1.safetensors").read_bytes() == (
+            other / "output" / "tiny" / "fold_1.safetensors").read_bytes()
+    finally:
+        subprocess.run(["umount", "-l", disk], check=False)
+
+
+@pytest.mark.real
+def test_the_main_job_on_real_data_in_small(real_dir, tmp_path):
+    """Two epochs at 64 px of the real recipe: a submission of 10,982 rows, and a ranking better than chance."""
+    weights = real_dir.parent / "weights" / "mobilenet_v2_imagenet_fp16.safetensors"
+    recipe = ROOT / "notebooks" / "parameters" / "siim_subset_cpu.yaml"
+    run_pipeline(*place(tmp_path, real_dir / "siim-isic-subset"), "-r", "WEIGHTS", weights, "-p", "IMAGE_SIZE", 64,
+                 "-p", "N_FOLDS", 2, "-p", "N_EPOCHS", 2, "-p", "TTA_VIEWS", 1, "-r", "EXPERIMENT", "tiny",
+                 parameters=recipe)
+    metrics = json.loads((tmp_path / "output" / "tiny" / "metrics.json").read_text())
+    assert len(pd.read_csv(tmp_path / "submissions" / "tiny.csv")) == 10982
+    assert metrics["oof_auc_low"] > 0.6 and metrics["n_images"] == 909 and not metrics["is_synthetic"]

@@ -1,0 +1,147 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from melanoma_utils import training
+from melanoma_utils.inference import Samples, predict_logits
+from melanoma_utils.models import ModelConfig
+from melanoma_utils.training import TrainConfig, train_fold
+from melanoma_utils.transforms import AugmentConfig
+
+CONFIG = TrainConfig(model=ModelConfig("timm/test_resnet", image_size=32), n_epochs=3, batch_size=16)
+
+
+def quiet(line):
+    """Takes a line and does nothing."""
+
+
+def states_equal(first, second):
+    states = first.state_dict(), second.state_dict()
+    return all(torch.equal(states[0][key], states[1][key]) for key in states[0] | states[1])
+
+
+def test_eight_images_are_learnt_by_heart(store, folds_df, tmp_path):
+    eight_df = folds_df.groupby(["target"]).head(4).assign(fold=0)
+    other_df = folds_df[~folds_df["image_name"].isin(eight_df["image_name"])].assign(fold=1)
+    df = training.pd.concat([eight_df, other_df])
+    off = AugmentConfig(flip=False, rotation=0, shift=0, scale_min=1, scale_max=1, brightness=0, contrast=0)
+    config = replace(CONFIG, n_epochs=60, batch_size=8, lr=0.01, augment=off)
+    model, history_df, _ = train_fold(store, df, 1, config, tmp_path / "p.pt", log=quiet)
+    logits = predict_logits(model, Samples(store.images, store.find_rows(eight_df["image_name"])))
+    assert ((logits > 0) == eight_df["target"].to_numpy(bool)).all() and history_df["train_loss"].iloc[-1] < 0.1
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("scheduler", ["one_cycle", "cosine", "plateau", "none"])
+def test_killed_in_an_epoch_it_continues_to_the_same_bits(store, folds_df, tmp_path, monkeypatch, scheduler):
+    config = replace(CONFIG, scheduler=scheduler, early_stopping_patience=2 if scheduler == "plateau" else 0)
+    whole, whole_df, _ = train_fold(store, folds_df, 0, config, tmp_path / "whole.pt", log=quiet)
+    train_epoch, calls = training.train_epoch, []
+
+    def killed_epoch(*arguments, **options):
+        loss = train_epoch(*arguments, **options)
+        calls.append(1)
+        if len(calls) == 2:
+            raise Killed
+        return loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train_epoch", killed_epoch)
+        with pytest.raises(Killed):
+            train_fold(store, folds_df, 0, config, tmp_path / "killed.pt", log=quiet)
+    lines = []
+    model, history_df, _ = train_fold(store, folds_df, 0, config, tmp_path / "killed.pt", log=lines.append)
+    assert any("continues after epoch 1 of 3" in line for line in lines)
+    assert states_equal(whole, model) and history_df.equals(whole_df)
+
+
+def test_the_seed_decides_the_weights(store, folds_df, tmp_path):
+    models = [train_fold(store, folds_df, 0, replace(CONFIG, n_epochs=1, seed=seed), tmp_path / f"{i}.pt", log=quiet)[0]
+              for i, seed in enumerate((1, 1, 2))]
+    assert states_equal(models[0], models[1]) and not states_equal(models[0], models[2])
+
+
+def test_the_fold_left_out_is_not_trained_on(store, folds_df, tmp_path, monkeypatch):
+    seen, train_epoch = [], training.train_epoch
+
+    def watch(model, samples, *arguments, **options):
+        seen.extend(samples.rows)
+        return train_epoch(model, samples, *arguments, **options)
+
+    monkeypatch.setattr(training, "train_epoch", watch)
+    train_fold(store, folds_df, 2, replace(CONFIG, n_epochs=1), tmp_path / "p.pt", log=quiet)
+    names = {name for name, row in store.rows.items() if row in set(seen)}
+    assert names == set(folds_df[folds_df["fold"] != 2]["image_name"])
+
+
+def test_a_monitored_training_watches_another_fold_than_it_scores(store, folds_df, tmp_path, monkeypatch):
+    seen, train_epoch = set(), training.train_epoch
+
+    def watch(model, samples, *arguments, **options):
+        seen.update(samples.rows)
+        return train_epoch(model, samples, *arguments, **options)
+
+    monkeypatch.setattr(training, "train_epoch", watch)
+    config = replace(CONFIG, early_stopping_patience=1, n_epochs=8, lr=1e-6)
+    _, history_df, _ = train_fold(store, folds_df, 2, config, tmp_path / "p.pt", log=quiet)
+    trained = {name for name, row in store.rows.items() if row in seen}
+    assert trained == set(folds_df[folds_df["fold"] == 1]["image_name"])
+    best = int(history_df["monitor_auc"].argmax())
+    assert len(history_df) == min(best + 2, 8)  # one epoch without a better AUC ends it
+    with pytest.raises(ValueError, match="need at least 3 folds, met 2"):
+        train_fold(store, folds_df[folds_df["fold"] < 2], 0, config, tmp_path / "q.pt", log=quiet)
+
+
+def test_metadata_are_trained_on(store, folds_df, tmp_path):
+    config = replace(CONFIG, n_epochs=1, model=replace(CONFIG.model, use_metadata=True))
+    model, _, _ = train_fold(store, folds_df, 0, config, tmp_path / "p.pt", log=quiet)
+    assert model.metadata[0].weight.grad is not None and model.metadata[0].weight.grad.abs().sum() > 0
+
+
+def test_a_loss_that_is_not_finite_is_loud_and_keeps_the_last_good_state(store, folds_df, tmp_path):
+    lines, config = [], replace(CONFIG, lr=9.9, optimizer="sgd", scheduler="none", n_epochs=200)
+    with pytest.raises(ValueError, match=r"(the loss is|\d+ of \d+ logits are) .*lower LR"):
+        train_fold(store, folds_df, 0, config, tmp_path / "p.pt", log=lines.append)
+    assert (tmp_path / "p.pt").exists() == bool(lines)
+    if lines:
+        state = torch.load(tmp_path / "p.pt", weights_only=True)
+        assert len(state["history"]) == len(lines) and np.isfinite(state["history"][-1]["train_loss"])
+
+
+def test_the_state_of_another_training_is_refused(store, folds_df, tmp_path):
+    train_fold(store, folds_df, 0, replace(CONFIG, n_epochs=1), tmp_path / "p.pt", log=quiet)
+    with pytest.raises(ValueError, match="of a training with other parameters or folds"):
+        train_fold(store, folds_df, 0, replace(CONFIG, n_epochs=2), tmp_path / "p.pt", log=quiet)
+    other_store = replace(store, identity=store.identity | {"n_bytes": 1})
+    with pytest.raises(ValueError, match="of a training with other parameters"):
+        train_fold(other_store, folds_df, 0, replace(CONFIG, n_epochs=1), tmp_path / "p.pt", log=quiet)
+    (tmp_path / "p.pt").write_bytes((tmp_path / "p.pt").read_bytes()[:1000])
+    with pytest.raises(ValueError, match="is damaged"):
+        train_fold(store, folds_df, 0, replace(CONFIG, n_epochs=1), tmp_path / "p.pt", log=quiet)
+
+
+def test_a_ragged_last_batch_is_spread(store, folds_df, tmp_path):
+    df = folds_df[folds_df["fold"] != 2]
+    n_train = int((df["fold"] == 1).sum())
+    config = replace(CONFIG, n_epochs=1, batch_size=n_train - 1)  # one image too many for one batch
+    train_fold(store, df, 0, config, tmp_path / "p.pt", log=quiet)
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_epochs", 0), ("batch_size", 1), ("lr", 0.0), ("optimizer", "lion"),
+                                             ("scheduler", "step"), ("early_stopping_patience", -1)])
+def test_values_out_of_range_are_named(name, value):
+    with pytest.raises(ValueError, match=rf"{name.upper()} '?{value}"):
+        TrainConfig(**{name: value})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+def test_training_on_a_gpu(store, folds_df, tmp_path):
+    model, history_df, _ = train_fold(store, folds_df, 0, replace(CONFIG, precision="bf16"), tmp_path / "p.pt",
+                                      device="cuda", log=quiet)
+    assert np.isfinite(history_df["valid_auc"]).all() and next(model.parameters()).is_cuda

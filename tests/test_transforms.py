@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from melanoma_utils.transforms import AugmentConfig, build_augmentation, make_tta_views, normalize, to_float
+
+
+def test_to_float_scales_and_moves_the_channels(store):
+    x = to_float(store.images[:4])
+    assert x.shape == (4, 3, 32, 32) and 0 <= x.min() and x.max() <= 1
+    assert x[2, 1, 5, 7].item() == pytest.approx(store.images[2, 5, 7, 1] / 255)
+    assert x.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_normalize_by_channel():
+    x = torch.ones(2, 3, 4, 4) * torch.tensor([0.1, 0.2, 0.3])[:, None, None]
+    y = normalize(x, torch.tensor([0.1, 0.0, 0.3]), torch.tensor([1.0, 0.1, 1.0]))
+    assert torch.allclose(y.mean((0, 2, 3)), torch.tensor([0.0, 2.0, 0.0]))
+
+
+def test_eight_views_are_all_flips_and_turns():
+    x = torch.arange(9.0).reshape(1, 1, 3, 3)
+    views = {tuple(view.flatten().tolist()) for view in make_tta_views(x, 8)}
+    turns = {tuple(torch.rot90(y, k, (2, 3)).flatten().tolist()) for y in (x, x.flip(3)) for k in range(4)}
+    assert views == turns and len(views) == 8
+
+
+def test_unknown_number_of_views_is_refused():
+    with pytest.raises(ValueError, match=r"TTA_VIEWS 3 is not one of \(1, 2, 4, 8\)"):
+        make_tta_views(torch.zeros(1, 3, 4, 4), 3)
+
+
+def test_augmentation_differs_by_image_and_repeats_by_seed():
+    x = torch.rand(1, 3, 32, 32).repeat(4, 1, 1, 1)
+    augment = build_augmentation(AugmentConfig())
+    torch.manual_seed(5)
+    first = augment(x)
+    torch.manual_seed(5)
+    assert torch.equal(first, augment(x)) and first.shape == x.shape
+    assert all(not torch.allclose(first[0], first[i]) for i in (1, 2, 3))
+
+
+def test_augmentation_off_changes_nothing():
+    off = AugmentConfig(flip=False, rotation=0, shift=0, scale_min=1, scale_max=1, brightness=0, contrast=0)
+    x = torch.rand(2, 3, 16, 16)
+    assert torch.equal(build_augmentation(off)(x), x)
+
+
+@pytest.mark.parametrize(("name", "value"), [("rotation", 181), ("shift", -0.1), ("brightness", 2), ("scale_max", 0.5)])
+def test_values_out_of_range_are_named(name, value):
+    with pytest.raises(ValueError, match=f"{name.upper()} {value} is not in"):
+        AugmentConfig(**{name: value})
