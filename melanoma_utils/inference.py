@@ -65,7 +65,7 @@ def select_samples(store: ImageStore, df: pd.DataFrame, use_metadata: bool) -> S
                    df["target"].to_numpy(np.float32) if "target" in df else None)
 
 
-def predict_logits(model: LesionClassifier, samples: Samples, *, tta_views: int = 1, batch_size: int = 128,
+def predict_logits(model: LesionClassifier, samples: Samples, *, tta_views: int = 1, batch_size: int = 64,
                    device: str = "cpu", precision: str = "fp32",
                    log: Callable[[str], None] = lambda line: None) -> np.ndarray:
     """Returns (n,) float32 logits, each the mean over the views of an image.

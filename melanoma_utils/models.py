@@ -20,7 +20,6 @@ from melanoma_utils.transforms import normalize
 
 LIBRARIES = ("pretrainedmodels", "torchvision", "timm")
 HEAD_NAMES = ("fc", "classifier", "last_linear", "head", "heads")
-N_METADATA_UNITS = 16
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class ModelConfig:
         weights: "none", "imagenet", or the path of a .safetensors or .pth file with the library's own key names.
         image_size: side of the images in pixels that the model is trained for.
         resize_mode: how images become square, see `images.load_resized`.
-        use_metadata: whether sex, age and site join the image features before the last layer.
+        use_metadata: whether the logit of sex, age and site alone is added to that of the image.
         dropout: share of features dropped in training, 0..1 (1 excluded).
     """
 
@@ -56,7 +55,7 @@ def describe_model(config: ModelConfig) -> dict:
 
 
 class LesionClassifier(nn.Module):
-    """A backbone, an optional branch for metadata fused late, one logit.
+    """A backbone and a linear head for the image's logit, to which that of the metadata may be added.
 
     It normalises by itself: images go in as (N, 3, H, W) RGB in 0..1.
     """
@@ -68,8 +67,7 @@ class LesionClassifier(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
         self.metadata = None
         if config.use_metadata:
-            self.metadata = nn.Sequential(nn.Linear(len(METADATA_FEATURES), N_METADATA_UNITS), nn.ReLU())
-            n_features += N_METADATA_UNITS
+            self.metadata = nn.Linear(len(METADATA_FEATURES), 1).requires_grad_(False)  # set by training.fit_metadata
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(n_features, 1)
 
@@ -88,9 +86,8 @@ class LesionClassifier(nn.Module):
                              "that they are unknown; there is no default")
         x = normalize(images.flip(1) if self.is_bgr else images, self.mean, self.std)
         x = self.backbone(x)  # (N, C)
-        if self.metadata is not None:
-            x = torch.cat([x, self.metadata(metadata)], dim=1)  # (N, C + 16)
-        return self.head(self.dropout(x)).squeeze(1).float()  # (N,)
+        logits = self.head(self.dropout(x)).squeeze(1).float()  # (N,)
+        return logits if self.metadata is None else logits + self.metadata(metadata).squeeze(1).float()
 
 
 class PooledFeatures(nn.Module):

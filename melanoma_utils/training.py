@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
@@ -157,6 +158,16 @@ def train_epoch(model: LesionClassifier, samples: Samples, optimizer: torch.opti
     return total / len(order)
 
 
+def fit_metadata(model: LesionClassifier, samples: Samples) -> None:
+    """Sets a model's metadata layer to the logistic regression of the targets on the samples' metadata.
+
+    The layer stays so, and the network learns what the image adds to that logit.
+    """
+    regression = LogisticRegression(max_iter=1000).fit(samples.metadata, samples.targets)
+    state = {"weight": regression.coef_, "bias": regression.intercept_}  # (1, 12), (1,)
+    model.metadata.load_state_dict({name: torch.from_numpy(values) for name, values in state.items()})
+
+
 class _Run:
     """The state of one fold's training: what an epoch changes, and what a stopped run must find again."""
 
@@ -169,7 +180,10 @@ class _Run:
         self.n_batches = -(-len(samples["train"].rows) // config.batch_size)
         self.augment = build_augmentation(config.augment)
         torch.manual_seed(_mix_seed(config.seed, fold, 0))
-        self.model = build_model(config.model).to(device, memory_format=torch.channels_last)
+        self.model = build_model(config.model)
+        if config.model.use_metadata:
+            fit_metadata(self.model, samples["train"])
+        self.model.to(device, memory_format=torch.channels_last)
         extra = {"momentum": 0.9} if config.optimizer == "sgd" else {}
         self.optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), lr=config.lr,
                                                       weight_decay=config.weight_decay, **extra)

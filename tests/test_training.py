@@ -3,8 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 from melanoma_utils import training
+from melanoma_utils.competition import encode_metadata
 from melanoma_utils.inference import Samples, predict_logits
 from melanoma_utils.models import ModelConfig
 from melanoma_utils.training import TrainConfig, train_fold
@@ -97,10 +99,18 @@ def test_a_monitored_training_watches_another_fold_than_it_scores(store, folds_d
         train_fold(store, folds_df[folds_df["fold"] < 2], 0, config, tmp_path / "q.pt", log=quiet)
 
 
-def test_metadata_are_trained_on(store, folds_df, tmp_path):
+def test_metadata_give_the_logit_of_their_logistic_regression(store, folds_df, tmp_path):
     config = replace(CONFIG, n_epochs=1, model=replace(CONFIG.model, use_metadata=True))
     model, _, _ = train_fold(store, folds_df, 0, config, tmp_path / "p.pt", log=quiet)
-    assert model.metadata[0].weight.grad is not None and model.metadata[0].weight.grad.abs().sum() > 0
+    train_df = folds_df[folds_df["fold"] != 0]
+    expected = LogisticRegression(max_iter=1000).fit(encode_metadata(train_df), train_df["target"])
+    metadata = encode_metadata(folds_df[folds_df["fold"] == 0][:5])
+    images = torch.rand(1, 3, 32, 32).expand(5, -1, -1, -1)  # one image, five patients: all that differs is metadata
+    with torch.no_grad():
+        logits = model(images, torch.from_numpy(metadata)).numpy()
+    wanted = expected.decision_function(metadata)
+    np.testing.assert_allclose(logits - logits[0], wanted - wanted[0], atol=1e-5)
+    assert np.ptp(wanted) > 0.1
 
 
 def test_a_loss_that_is_not_finite_is_loud_and_keeps_the_last_good_state(store, folds_df, tmp_path):
