@@ -14,7 +14,8 @@ SUBMISSION_COLUMNS = ("image_name", "target")
 DUPLICATE_COLUMNS = ("ISIC_id", "ISIC_id_paired", "partition")
 METADATA_FEATURES = (*(f"sex={s}" for s in (*SEXES, "unknown")), *(f"site={s}" for s in (*SITES, "unknown")),
                      "age", "age=unknown")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = {"jpeg": (".jpg", ".jpeg", ".png"), "dicom": (".dcm",)}
+IMAGE_FORMATS = ("auto", *IMAGE_SUFFIXES)
 
 
 def read_train(data_dir: str | Path) -> pd.DataFrame:
@@ -91,29 +92,35 @@ def _check_rows(path: Path, df: pd.DataFrame, column: str, is_bad: pd.Series, wh
                          f"first in row {row + 2} (the header is row 1), value {df[column].iloc[row]!r}")
 
 
-def find_images(data_dir: str | Path, split: str, image_names: Iterable[str]) -> dict[str, Path]:
+def find_images(data_dir: str | Path, split: str, image_names: Iterable[str],
+                image_format: str = "auto") -> dict[str, Path]:
     """Returns image_name -> file, in the order given, from `jpeg/<split>/` or `<split>/`.
 
-    These are Kaggle's own layout and that of its widely used resized mirrors; JPEG and PNG files count.
+    These are Kaggle's own layout (JPEG files in the first, DICOM files in the second) and that of its widely used
+    resized mirrors (JPEG files in the second).
 
     Args:
         data_dir: the competition folder.
         split: "train" or "test".
         image_names: the names to find, as in <split>.csv.
+        image_format: "jpeg" (PNG files count too), "dicom", or "auto": JPEG where there is any, else DICOM.
 
     Raises:
         FileNotFoundError: neither folder holds such images, or some names have no file there
             (names the table, column, row and count).
+        ValueError: image_format is unknown.
     """
+    if image_format not in IMAGE_FORMATS:
+        raise ValueError(f"IMAGE_FORMAT {image_format!r} is not one of {IMAGE_FORMATS}")
     folders = [Path(data_dir) / "jpeg" / split, Path(data_dir) / split]
-    for folder in folders:
-        files = {p.stem: p for p in sorted(folder.glob("*")) if p.suffix.lower() in IMAGE_SUFFIXES}
+    suffixes = IMAGE_SUFFIXES.values() if image_format == "auto" else [IMAGE_SUFFIXES[image_format]]
+    for folder, wanted in ((folder, wanted) for wanted in suffixes for folder in folders):
+        files = {p.stem: p for p in sorted(folder.glob("*")) if p.suffix.lower() in wanted}
         if files:
             break
     else:
-        dicom = next((f"; {p.parent} holds DICOM files, which can't be read yet" for f in folders
-                      for p in f.glob("*.dcm")), "")
-        raise FileNotFoundError(f"no JPEG or PNG images in {folders[0]} or {folders[1]}{dicom}")
+        raise FileNotFoundError(f"no {'JPEG, PNG or DICOM' if image_format == 'auto' else image_format.upper()} images "
+                                f"in {folders[0]} or {folders[1]}")
     names = list(image_names)
     missing = [row for row, name in enumerate(names) if name not in files]
     if missing:

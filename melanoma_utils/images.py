@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from melanoma_utils.dicom import open_dicom
+
 RESIZE_MODES = ("squash", "crop", "pad")
 
 
@@ -15,7 +17,7 @@ def load_resized(path: str | Path, image_size: int, resize_mode: str = "squash")
     several times faster than a full decode; the rest of the way is an antialiased bilinear resize.
 
     Args:
-        path: a JPEG or PNG file.
+        path: a JPEG, PNG or DICOM file.
         image_size: side of the result in pixels.
         resize_mode: what becomes of frames that are not square: "squash" resizes the whole frame to a square (the
             original's), "crop" keeps the largest centred square, "pad" keeps the whole frame on black.
@@ -28,7 +30,7 @@ def load_resized(path: str | Path, image_size: int, resize_mode: str = "squash")
         raise ValueError(f"RESIZE_MODE {resize_mode!r} is not one of {RESIZE_MODES}")
     size = (image_size, image_size)
     try:
-        with Image.open(path) as image:
+        with _open_image(path) as image:
             image.draft("RGB", _draft_size(image.size, image_size))
             image = ImageOps.exif_transpose(image).convert("RGB")
             if resize_mode == "squash":
@@ -45,10 +47,14 @@ def load_resized(path: str | Path, image_size: int, resize_mode: str = "squash")
 def read_image_size(path: str | Path) -> tuple[int, int]:
     """Returns (width, height) of an image file in pixels, read from its header; raises like `load_resized`."""
     try:
-        with Image.open(path) as image:
+        with _open_image(path) as image:
             return image.size
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise _explain(path, error) from error
+
+
+def _open_image(path: str | Path) -> Image.Image:
+    return open_dicom(path) if Path(path).suffix.lower() == ".dcm" else Image.open(path)
 
 
 def _draft_size(size: tuple[int, int], image_size: int) -> tuple[int, int]:

@@ -22,7 +22,15 @@ import pandas as pd
 from joblib import Parallel, delayed
 from PIL import Image
 
-from melanoma_utils.competition import DUPLICATE_COLUMNS, TEST_COLUMNS, TRAIN_COLUMNS
+from melanoma_utils.competition import (
+    DUPLICATE_COLUMNS,
+    TEST_COLUMNS,
+    TRAIN_COLUMNS,
+    find_images,
+    read_test,
+    read_train,
+)
+from melanoma_utils.dicom import write_dicom
 from melanoma_utils.drawing import draw_image
 from melanoma_utils.files import find_differences, lock_folder, read_json, write_bytes, write_csv, write_json
 
@@ -97,6 +105,22 @@ def draw_competition(out_dir: str | Path, config: SyntheticConfig | None = None,
             _draw_files(out_dir, config, n_jobs)
             os.replace(partial_path, marker_path)
     return out_dir
+
+
+def write_dicoms(data_dir: str | Path) -> None:
+    """Writes a DICOM version of every image of a drawn competition, train/*.dcm and test/*.dcm as on Kaggle.
+
+    Args:
+        data_dir: folder of `draw_competition`; its JPEG bytes go into the DICOM files as they are.
+
+    Raises:
+        FileNotFoundError: the folder holds no whole competition.
+    """
+    data_dir = Path(data_dir)
+    for split, df in (("train", read_train(data_dir)), ("test", read_test(data_dir))):
+        paths = find_images(data_dir, split, df["image_name"], "jpeg")
+        for row in df.to_dict("records"):
+            write_dicom(data_dir / split / f"{row['image_name']}.dcm", paths[row["image_name"]].read_bytes(), row)
 
 
 def _holds_config(path: Path, stamp: dict) -> bool:

@@ -77,11 +77,18 @@ def test_images_are_found_in_the_layout_of_the_mirrors(data_dir, tmp_path):
     assert list(find_images(tmp_path, "train", names)) == list(names)
 
 
-def test_dicom_folder_is_named_when_no_jpeg_is_there(tmp_path):
-    (tmp_path / "train").mkdir()
-    (tmp_path / "train" / "a.dcm").touch()
-    with pytest.raises(FileNotFoundError, match="holds DICOM files"):
-        find_images(tmp_path, "train", ["a"])
+def test_the_format_decides_which_files_are_found(tmp_path):
+    for path in (tmp_path / "train" / "a.dcm", tmp_path / "jpeg" / "train" / "a.jpg"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    for image_format, suffix in {"auto": ".jpg", "jpeg": ".jpg", "dicom": ".dcm"}.items():
+        assert find_images(tmp_path, "train", ["a"], image_format)["a"].suffix == suffix
+    shutil.rmtree(tmp_path / "jpeg")
+    assert find_images(tmp_path, "train", ["a"])["a"].suffix == ".dcm"
+    with pytest.raises(FileNotFoundError, match="no JPEG images in"):
+        find_images(tmp_path, "train", ["a"], "jpeg")
+    with pytest.raises(ValueError, match="IMAGE_FORMAT 'tiff'"):
+        find_images(tmp_path, "train", ["a"], "tiff")
 
 
 def test_test_and_sample_must_name_the_same_images(folder):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,11 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from melanoma_utils.competition import find_images, read_test, read_train
+from melanoma_utils.dicom import find_metadata_differences, read_dicom_metadata
 from melanoma_utils.drawing import draw_image
-from melanoma_utils.synthetic import SyntheticConfig, draw_competition, make_latents, make_tables
+from melanoma_utils.images import load_resized
+from melanoma_utils.synthetic import SyntheticConfig, draw_competition, make_latents, make_tables, write_dicoms
 
 TINY = SyntheticConfig(
     n_train_patients=6, n_test_patients=3, mean_images_per_patient=4, duplicate_share=0.1, image_size=48, seed=3
@@ -264,3 +268,18 @@ def test_drawing_leaves_the_global_random_state_alone():
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     draw_image(make_latents(TINY).iloc[0], 48)
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+def test_dicom_versions_hold_the_same_pictures_and_metadata(data_dir, tmp_path):
+    folder = shutil.copytree(data_dir, tmp_path / "competition")
+    write_dicoms(folder)
+    train_df = read_train(folder)
+    jpegs, dicoms = (find_images(folder, "train", train_df["image_name"], kind) for kind in ("jpeg", "dicom"))
+    for name in train_df["image_name"][:5]:
+        assert np.array_equal(load_resized(jpegs[name], 32), load_resized(dicoms[name], 32))
+    headers = {name: read_dicom_metadata(path) for name, path in dicoms.items()}
+    assert find_metadata_differences(headers, {row["image_name"]: row for row in train_df.to_dict("records")}) == []
+    assert len(list((folder / "test").glob("*.dcm"))) == len(read_test(folder))
+    before = read_bytes(folder)
+    write_dicoms(folder)
+    assert read_bytes(folder) == before
