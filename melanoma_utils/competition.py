@@ -1,10 +1,13 @@
 """The competition's tables and folder layouts: reading, checking, duplicates, where an image lies."""
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
+
+from melanoma_utils.archives import Source, list_zip_members
+from melanoma_utils.tfrecords import list_tfrecord_members
 
 SEXES = ("female", "male")
 SITES = ("head/neck", "lower extremity", "oral/genital", "palms/soles", "torso", "upper extremity")
@@ -14,7 +17,7 @@ SUBMISSION_COLUMNS = ("image_name", "target")
 DUPLICATE_COLUMNS = ("ISIC_id", "ISIC_id_paired", "partition")
 METADATA_FEATURES = (*(f"sex={s}" for s in (*SEXES, "unknown")), *(f"site={s}" for s in (*SITES, "unknown")),
                      "age", "age=unknown")
-IMAGE_SUFFIXES = {"jpeg": (".jpg", ".jpeg", ".png"), "dicom": (".dcm",)}
+IMAGE_SUFFIXES = {"jpeg": (".jpg", ".jpeg", ".png"), "dicom": (".dcm",), "tfrecord": (".jpg",)}
 IMAGE_FORMATS = ("auto", *IMAGE_SUFFIXES)
 
 
@@ -93,41 +96,53 @@ def _check_rows(path: Path, df: pd.DataFrame, column: str, is_bad: pd.Series, wh
 
 
 def find_images(data_dir: str | Path, split: str, image_names: Iterable[str],
-                image_format: str = "auto") -> dict[str, Path]:
-    """Returns image_name -> file, in the order given, from `jpeg/<split>/` or `<split>/`.
+                image_format: str = "auto") -> dict[str, Source]:
+    """Returns image_name -> file, in the order given, from `jpeg/<split>/` or `<split>/`, unpacked or in a zip.
 
     These are Kaggle's own layout (JPEG files in the first, DICOM files in the second) and that of its widely used
-    resized mirrors (JPEG files in the second).
+    resized mirrors (JPEG files in the second). Where neither folder holds any, they are looked for in the zip archives
+    beside the tables, such as Kaggle's jpeg.zip, at last in `tfrecords/<split>*.tfrec`.
 
     Args:
         data_dir: the competition folder.
         split: "train" or "test".
         image_names: the names to find, as in <split>.csv.
-        image_format: "jpeg" (PNG files count too), "dicom", or "auto": JPEG where there is any, else DICOM.
+        image_format: "jpeg" (PNG files count too), "dicom", "tfrecord", or "auto": the first of these that there is.
 
     Raises:
-        FileNotFoundError: neither folder holds such images, or some names have no file there
+        FileNotFoundError: no folder or archive holds such images, or some names have no file there
             (names the table, column, row and count).
-        ValueError: image_format is unknown.
+        ValueError: image_format is unknown, or an archive is damaged.
     """
     if image_format not in IMAGE_FORMATS:
         raise ValueError(f"IMAGE_FORMAT {image_format!r} is not one of {IMAGE_FORMATS}")
-    folders = [Path(data_dir) / "jpeg" / split, Path(data_dir) / split]
     suffixes = IMAGE_SUFFIXES.values() if image_format == "auto" else [IMAGE_SUFFIXES[image_format]]
-    for folder, wanted in ((folder, wanted) for wanted in suffixes for folder in folders):
-        files = {p.stem: p for p in sorted(folder.glob("*")) if p.suffix.lower() in wanted}
-        if files:
-            break
-    else:
-        raise FileNotFoundError(f"no {'JPEG, PNG or DICOM' if image_format == 'auto' else image_format.upper()} images "
-                                f"in {folders[0]} or {folders[1]}")
+    found = ((place, {c.stem: c for c in candidates if c.suffix.lower() in wanted})
+             for place, candidates in _list_candidates(Path(data_dir), split, image_format) for wanted in suffixes)
+    place, files = next(((place, files) for place, files in found if files), (None, {}))
+    if not files:
+        kind = "" if image_format == "auto" else f"{image_format.upper()} "
+        raise FileNotFoundError(f"no {kind}images in {Path(data_dir, 'jpeg', split)}, {Path(data_dir, split)}, zip "
+                                f"archives in {data_dir} or {Path(data_dir, 'tfrecords')}")
     names = list(image_names)
     missing = [row for row, name in enumerate(names) if name not in files]
     if missing:
         raise FileNotFoundError(
             f"{Path(data_dir) / (split + '.csv')}: column 'image_name' names {len(missing)} of {len(names)} images "
-            f"without a file in {folder}; first in row {missing[0] + 2} (the header is row 1): {names[missing[0]]}")
+            f"without a file in {place}; first in row {missing[0] + 2} (the header is row 1): {names[missing[0]]}")
     return {name: files[name] for name in names}
+
+
+def _list_candidates(data_dir: Path, split: str, image_format: str) -> Iterator[tuple[Path, list[Source]]]:
+    """Yields (place, files there) of the folders and archives in which a split's images may lie."""
+    if image_format != "tfrecord":
+        for folder in (data_dir / "jpeg" / split, data_dir / split):
+            yield folder, sorted(folder.glob("*"))
+        for path in sorted(data_dir.glob("*.zip")):
+            yield path, [m for m in list_zip_members(path) if PurePosixPath(m.name).parent.name == split]
+    if image_format in ("auto", "tfrecord"):
+        folder = data_dir / "tfrecords"
+        yield folder, list_tfrecord_members(sorted(folder.glob(f"{split}*.tfrec")))
 
 
 def find_duplicates_csv(data_dir: str | Path) -> Path | None:

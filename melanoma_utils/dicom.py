@@ -14,13 +14,14 @@ from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.uid import JPEGBaseline8Bit, VLPhotographicImageStorage, generate_uid
 
+from melanoma_utils.archives import Source, count_bytes, open_source
 from melanoma_utils.files import write_bytes
 
 HEADER_SEXES = {"F": "female", "M": "male"}
 PLAIN_JPEG = ("YBR_FULL_422", "YBR_FULL", "MONOCHROME2")  # colours as Pillow understands a JPEG without being told
 
 
-def open_dicom(path: str | Path) -> Image.Image:
+def open_dicom(path: Source) -> Image.Image:
     """Returns the (first) picture of a DICOM file as an "RGB" or "L" Pillow image, as a viewer would show it.
 
     A baseline JPEG inside, the competition's format, is not decoded yet, so that Pillow can do so at the scale that is
@@ -51,7 +52,7 @@ def open_dicom(path: str | Path) -> Image.Image:
         raise ValueError(f"{path} can't be decoded: {error}") from error
 
 
-def read_dicom_metadata(path: str | Path) -> dict:
+def read_dicom_metadata(path: Source) -> dict:
     """Returns sex, age_approx (years) and anatom_site_general_challenge as a header gives them, None where missing.
 
     Literal quote marks around a value, as some of the competition's files have, are dropped.
@@ -67,16 +68,16 @@ def read_dicom_metadata(path: str | Path) -> dict:
     return {"sex": HEADER_SEXES.get(sex), "age_approx": years, "anatom_site_general_challenge": site.lower() or None}
 
 
-def _read(path: str | Path, **options) -> pydicom.Dataset:
+def _read(path: Source, **options) -> pydicom.Dataset:
     try:
         with disable_value_validation(), warnings.catch_warnings(action="ignore"):  # of quoted values, of a cut end
-            dataset = pydicom.dcmread(path, **options)
+            dataset = pydicom.dcmread(open_source(path), **options)
             dataset.decode()
         return dataset
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist") from None
     except Exception as error:  # whatever a damaged file makes a parser raise
-        if Path(path).is_file() and Path(path).stat().st_size == 0:
+        if count_bytes(path) == 0:
             raise ValueError(f"{path} is empty (0 bytes)") from error
         raise ValueError(f"{path} is not a DICOM file that can be read: {error}") from error
 

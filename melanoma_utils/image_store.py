@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
+from melanoma_utils.archives import Source, count_bytes
 from melanoma_utils.files import find_differences, lock_folder, read_json, write_csv, write_json
 from melanoma_utils.images import load_resized
 
@@ -56,7 +57,7 @@ class ImageStore:
         return np.array([self.rows[name] for name in names], dtype=np.int64)
 
 
-def build_store(paths: Mapping[str, Path], store_dir: str | Path, image_size: int, resize_mode: str = "squash",
+def build_store(paths: Mapping[str, Source], store_dir: str | Path, image_size: int, resize_mode: str = "squash",
                 on_bad_image: str = "stop", n_jobs: int = -1,
                 log: Callable[[str], None] = lambda line: None) -> ImageStore:
     """Writes an image store, continues one that a stopped run left, or opens the one that is there.
@@ -130,12 +131,12 @@ def name_store(data_dir: str | Path, image_size: int, resize_mode: str) -> str:
     return f"{Path(data_dir).absolute().name}_{image_size}_{resize_mode}"
 
 
-def _identify(paths: Mapping[str, Path], image_size: int, resize_mode: str) -> dict:
+def _identify(paths: Mapping[str, Source], image_size: int, resize_mode: str) -> dict:
     if not paths:
         raise ValueError("an image store needs at least 1 image, met 0")
     if image_size < 8:
         raise ValueError(f"IMAGE_SIZE {image_size} is too small: wanted at least 8 pixels")
-    folder = Path(os.path.abspath(next(iter(paths.values())))).parent
+    folder = Path(os.path.abspath(str(next(iter(paths.values()))))).parent
     names = hashlib.sha256("\n".join(paths).encode()).hexdigest()
     return {"source": "/".join(folder.parts[-2:]), "image_size": image_size, "resize_mode": resize_mode,
             "n_images": len(paths), "names_sha256": names}
@@ -152,10 +153,10 @@ def _check_identity(path: Path, identity: dict) -> None:
                          "folder, or give another STORE_DIR")
 
 
-def _count_bytes(paths: Mapping[str, Path], store_dir: Path) -> int:
+def _count_bytes(paths: Mapping[str, Source], store_dir: Path) -> int:
     """Returns the bytes of all source files but those that could not be read: a change means a stale store."""
     bad = _read_bad(store_dir)
-    return sum(os.path.getsize(path) for name, path in paths.items() if name not in bad)
+    return sum(count_bytes(path) for name, path in paths.items() if name not in bad)
 
 
 def _read_bad(store_dir: Path) -> dict[str, str]:
@@ -173,7 +174,7 @@ def _write_bad(store_dir: Path, bad: dict[str, str]) -> dict[str, str]:
     return bad
 
 
-def _decode_all(paths: Mapping[str, Path], store_dir: Path, identity: dict, n_jobs: int,
+def _decode_all(paths: Mapping[str, Source], store_dir: Path, identity: dict, n_jobs: int,
                 log: Callable[[str], None]) -> dict[str, str]:
     """Appends the missing rows to images.npy.part, tries the bad ones again; returns image_name -> reason."""
     names = list(paths)
@@ -231,7 +232,7 @@ def _check_space(store_dir: Path, n_bytes: int) -> None:
                                     "MiB are free", str(store_dir))
 
 
-def _decode_chunk(paths: Sequence[Path], image_size: int, resize_mode: str) -> tuple[np.ndarray, list[str]]:
+def _decode_chunk(paths: Sequence[Source], image_size: int, resize_mode: str) -> tuple[np.ndarray, list[str]]:
     """Returns (n, H, W, 3) uint8 images and (n) reasons, "" where the image could be read."""
     images = np.zeros((len(paths), image_size, image_size, 3), np.uint8)
     reasons = [""] * len(paths)
@@ -249,7 +250,7 @@ def _explain_bad(bad: Mapping[str, str], n_images: int) -> str:
             "ON_BAD_IMAGE='skip' (training images only):\n" + "\n".join(lines))
 
 
-def _finish(paths: Mapping[str, Path], store_dir: Path, identity: dict) -> None:
+def _finish(paths: Mapping[str, Source], store_dir: Path, identity: dict) -> None:
     """Makes a whole store of the finished rows; every step can be repeated after a kill."""
     bad = _read_bad(store_dir)
     rows = [(name, row) for row, name in enumerate(paths) if name not in bad]

@@ -1,23 +1,22 @@
 """Image files as RGB arrays: decoded at the scale that is needed, resized to a square."""
 
-from pathlib import Path
-
 import numpy as np
 from PIL import Image, ImageOps
 
+from melanoma_utils.archives import Source, count_bytes, open_source
 from melanoma_utils.dicom import open_dicom
 
 RESIZE_MODES = ("squash", "crop", "pad")
 
 
-def load_resized(path: str | Path, image_size: int, resize_mode: str = "squash") -> np.ndarray:
+def load_resized(path: Source, image_size: int, resize_mode: str = "squash") -> np.ndarray:
     """Returns an image file as an (image_size, image_size, 3) uint8 RGB array, upright.
 
     JPEG files are decoded at the smallest scale of at least twice the size wanted (Pillow's draft mode), which is
     several times faster than a full decode; the rest of the way is an antialiased bilinear resize.
 
     Args:
-        path: a JPEG, PNG or DICOM file.
+        path: a JPEG, PNG or DICOM file, or such a file in an archive.
         image_size: side of the result in pixels.
         resize_mode: what becomes of frames that are not square: "squash" resizes the whole frame to a square (the
             original's), "crop" keeps the largest centred square, "pad" keeps the whole frame on black.
@@ -32,7 +31,7 @@ def load_resized(path: str | Path, image_size: int, resize_mode: str = "squash")
     try:
         with _open_image(path) as image:
             image.draft("RGB", _draft_size(image.size, image_size))
-            image = ImageOps.exif_transpose(image).convert("RGB")
+            image = _convert_to_rgb(ImageOps.exif_transpose(image))
             if resize_mode == "squash":
                 image = image.resize(size, Image.Resampling.BILINEAR)
             elif resize_mode == "crop":
@@ -40,21 +39,35 @@ def load_resized(path: str | Path, image_size: int, resize_mode: str = "squash")
             else:
                 image = ImageOps.pad(image, size, Image.Resampling.BILINEAR)
             return np.asarray(image)  # (H, W, 3)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a damaged file makes a decoder raise
         raise _explain(path, error) from error
 
 
-def read_image_size(path: str | Path) -> tuple[int, int]:
+def read_image_size(path: Source) -> tuple[int, int]:
     """Returns (width, height) of an image file in pixels, read from its header; raises like `load_resized`."""
     try:
         with _open_image(path) as image:
             return image.size
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a damaged file makes a decoder raise
         raise _explain(path, error) from error
 
 
-def _open_image(path: str | Path) -> Image.Image:
-    return open_dicom(path) if Path(path).suffix.lower() == ".dcm" else Image.open(path)
+def _open_image(path: Source) -> Image.Image:
+    if str(path).lower().endswith(".dcm"):
+        return open_dicom(path)
+    return Image.open(open_source(path))
+
+
+def _convert_to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits; Pillow itself would cut off all above 255
+        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise SyntaxError("a picture of floating-point numbers has no known range")
+    return image.convert("RGB")
 
 
 def _draft_size(size: tuple[int, int], image_size: int) -> tuple[int, int]:
@@ -62,11 +75,15 @@ def _draft_size(size: tuple[int, int], image_size: int) -> tuple[int, int]:
     return (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
 
 
-def _explain(path: str | Path, error: Exception) -> Exception:
+def _explain(path: Source, error: Exception) -> Exception:
     """Returns the error to raise for a file that Pillow could not read: which file, and why in plain words."""
+    if isinstance(error, ValueError | FileNotFoundError) and len(error.args) == 1 and str(path) in str(error):
+        return error  # by an archive's or a DICOM file's reader
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"{path} does not exist")
-    if Path(path).stat().st_size == 0:
+    if isinstance(error, OSError) and error.errno:
+        return ValueError(f"{path} can't be opened: {error.strerror}")
+    if count_bytes(path) == 0:
         return ValueError(f"{path} is empty (0 bytes)")
     if isinstance(error, Image.UnidentifiedImageError):
         return ValueError(f"{path} is not an image that can be read")

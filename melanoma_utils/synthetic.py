@@ -33,6 +33,7 @@ from melanoma_utils.competition import (
 from melanoma_utils.dicom import write_dicom
 from melanoma_utils.drawing import draw_image
 from melanoma_utils.files import find_differences, lock_folder, read_json, write_bytes, write_csv, write_json
+from melanoma_utils.tfrecords import write_tfrecords
 
 DRAWING_VERSION = 1  # raise it whenever the same config would give other bytes
 CLASS_DISTANCE = 2.2  # of the atypia, in its standard deviations
@@ -121,6 +122,21 @@ def write_dicoms(data_dir: str | Path) -> None:
         paths = find_images(data_dir, split, df["image_name"], "jpeg")
         for row in df.to_dict("records"):
             write_dicom(data_dir / split / f"{row['image_name']}.dcm", paths[row["image_name"]].read_bytes(), row)
+
+
+def write_shards(data_dir: str | Path) -> None:
+    """Writes TFRecord versions of a drawn competition, tfrecords/train*.tfrec and test*.tfrec as on Kaggle.
+
+    Args:
+        data_dir: folder of `draw_competition`; its JPEG bytes go into the records as they are.
+
+    Raises:
+        FileNotFoundError: the folder holds no whole competition.
+    """
+    data_dir = Path(data_dir)
+    for split, df in (("train", read_train(data_dir)), ("test", read_test(data_dir))):
+        paths = find_images(data_dir, split, df["image_name"], "jpeg")
+        write_tfrecords(data_dir / "tfrecords", split, df, paths)
 
 
 def _holds_config(path: Path, stamp: dict) -> bool:

@@ -1,7 +1,15 @@
+import shutil
+import struct
+import warnings
+import zlib
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies
 from PIL import Image
 
+from melanoma_utils.competition import read_train
+from melanoma_utils.dicom import write_dicom
 from melanoma_utils.images import load_resized, read_image_size
 
 
@@ -61,6 +69,66 @@ def test_bad_files_are_named_with_the_reason(photo, tmp_path):
         load_resized(tmp_path / "nowhere.jpg", 32)
     with pytest.raises(ValueError, match="RESIZE_MODE 'stretch'"):
         load_resized(photo, 32, "stretch")
+
+
+def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path):
+    pixels = np.array([[0, 257 * 100], [257 * 200, 65535]], np.uint16)
+    Image.fromarray(pixels.repeat(32, 0).repeat(32, 1)).save(tmp_path / "a.png")
+    image = load_resized(tmp_path / "a.png", 64)
+    assert [image[8, 8, 0], image[8, 56, 1], image[56, 8, 2], image[56, 56, 0]] == [0, 100, 200, 255]
+
+
+def test_odd_files_that_are_pictures_are_read(photo, tmp_path):
+    image = Image.open(photo)
+    image.save(tmp_path / "moving.jpg", "GIF", save_all=True, append_images=[image, image.rotate(90)])
+    image.quantize(16).save(tmp_path / "palette.png", transparency=0)
+    image.resize((1, 1)).save(tmp_path / "dot.jpg")
+    shutil.copy(photo, tmp_path / "näme with späces.jpg")
+    for name in ("moving.jpg", "palette.png", "dot.jpg", "näme with späces.jpg"):
+        assert load_resized(tmp_path / name, 16).shape == (16, 16, 3)
+
+
+def test_files_that_can_not_be_opened_are_named_with_the_reason(tmp_path):
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0), b"IDAT": zlib.compress(bytes(99))}
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks.items()))
+    Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "float.tiff")
+    for name, reason in {"loop.jpg": "can't be opened: Too many levels", "folder.jpg": "can't be opened: Is a direc",
+                         "bomb.png": "can't be decoded: Image size .* exceeds", "float.tiff": "no known range"}.items():
+        with pytest.raises(ValueError, match=rf"{name}.*{reason}"):
+            load_resized(tmp_path / name, 32)
+
+
+@pytest.fixture(scope="module")
+def whole_files(data_dir, tmp_path_factory):
+    """Small whole files of several formats, for spoiling."""
+    folder, row = tmp_path_factory.mktemp("whole"), read_train(data_dir).iloc[0]
+    picture = load_resized(data_dir / "jpeg" / "train" / f"{row['image_name']}.jpg", 48)
+    for suffix in ("jpg", "png", "gif", "tif", "webp"):
+        Image.fromarray(picture).save(folder / f"a.{suffix}")
+    write_dicom(folder / "a.dcm", (folder / "a.jpg").read_bytes(), row)
+    return sorted(folder.iterdir())
+
+
+@settings(max_examples=300, deadline=None, derandomize=True,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=strategies.data())
+def test_a_spoilt_file_is_read_or_refused_by_name(whole_files, tmp_path, data):
+    """Bytes changed anywhere, or cut off: an image of the right shape or a ValueError, never anything else."""
+    whole = data.draw(strategies.sampled_from(whole_files))
+    path, content = tmp_path / f"spoilt{whole.suffix}", bytearray(whole.read_bytes())
+    places = strategies.one_of(strategies.integers(0, 200), strategies.integers(0, len(content) - 1))
+    for place in data.draw(strategies.lists(places, max_size=8)):
+        content[min(place, len(content) - 1)] = data.draw(strategies.integers(0, 255))
+    path.write_bytes(content[:data.draw(strategies.integers(0, len(content)))])
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            assert load_resized(path, 16).shape == (16, 16, 3)
+        except ValueError as error:
+            assert str(path) in str(error)
 
 
 def test_read_image_size(photo):

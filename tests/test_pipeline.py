@@ -14,7 +14,7 @@ from conftest import DEMO, ROOT, TINY, make_command, place, run_pipeline
 
 from melanoma_utils.competition import read_sample_submission, read_train
 from melanoma_utils.pipeline import STEPS, parse_steps
-from melanoma_utils.synthetic import SyntheticConfig, draw_competition, write_dicoms
+from melanoma_utils.synthetic import SyntheticConfig, draw_competition, write_dicoms, write_shards
 
 REPRODUCIBLE = ("output/stores/*/*/*", "output/*/*.csv", "output/*/*.safetensors", "output/*/metrics.json",
                 "output/*/parameters.json", "output/*/test_fold_*.json", "submissions/*.csv")
@@ -156,11 +156,15 @@ def test_a_truncated_image_stops_the_run_by_name_and_skip_lists_it(data_dir, tmp
     assert process.returncode == 1 and f"{test_path.name} is empty (0 bytes)" in process.stderr
 
 
-def test_dicom_gives_the_store_that_jpeg_gives(finished, data_dir, tmp_path):
+@pytest.mark.parametrize(("image_format", "line"), [
+    ("dicom", "121 DICOM headers, 0 TFRecord codes: 0 values differ"),
+    ("tfrecord", "0 DICOM headers, 97 TFRecord codes: 0 values differ"),
+])
+def test_other_formats_give_the_store_that_jpeg_gives(finished, data_dir, tmp_path, image_format, line):
     folder = shutil.copytree(data_dir, tmp_path / "input" / "tiny")
-    write_dicoms(folder)
-    printed = run_pipeline(*place(tmp_path, folder), "--steps", "01", "-r", "IMAGE_FORMAT", "dicom").stdout
-    assert "121 DICOM headers, 0 values differ" in printed
+    {"dicom": write_dicoms, "tfrecord": write_shards}[image_format](folder)
+    printed = run_pipeline(*place(tmp_path, folder), "--steps", "01", "-r", "IMAGE_FORMAT", image_format).stdout
+    assert line in printed
     stores = [sorted((where / "output" / "stores").glob("*/*/images.npy")) for where in (finished[0], tmp_path)]
     from_jpeg, from_dicom = ([path.read_bytes() for path in paths] for paths in stores)
     assert from_jpeg == from_dicom and len(from_dicom) == 2

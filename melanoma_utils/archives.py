@@ -1,0 +1,90 @@
+"""Pictures inside archives, zip or TFRecord, read without unpacking them."""
+
+import functools
+import io
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from melanoma_utils.tfrecords import TfrecordMember
+
+
+@dataclass(frozen=True)
+class ZipMember:
+    """A file in a zip archive; stands where a path would.
+
+    Attributes:
+        archive: the zip file.
+        name: of the file inside, with its folders.
+        n_bytes: its size when unpacked.
+    """
+
+    archive: Path
+    name: str
+    n_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.archive}/{self.name}"
+
+    @property
+    def stem(self) -> str:
+        """The file's name without folders and ending."""
+        return PurePosixPath(self.name).stem
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the file's name with its dot."""
+        return PurePosixPath(self.name).suffix
+
+    def read_bytes(self) -> bytes:
+        """Returns the content, its CRC checked.
+
+        Raises:
+            FileNotFoundError: there is no such archive, or no such file in it.
+            ValueError: the archive is damaged, or encrypted.
+        """
+        try:
+            return _open_zip(self.archive).read(self.name)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.archive} does not exist") from None
+        except KeyError:
+            raise FileNotFoundError(f"{self.archive} holds no {self.name}") from None
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+            raise ValueError(f"{self} can't be unpacked: {error}") from error
+
+
+Source = str | Path | ZipMember | TfrecordMember  # where an image comes from
+
+
+def open_source(source: Source) -> str | Path | io.BytesIO:
+    """Returns what image libraries open: a path as it is, a file in an archive as bytes in memory."""
+    return source if isinstance(source, str | Path) else io.BytesIO(source.read_bytes())
+
+
+def count_bytes(source: Source) -> int:
+    """Returns the size of a file, or of one in an archive when unpacked."""
+    return os.path.getsize(source) if isinstance(source, str | Path) else source.n_bytes
+
+
+def list_zip_members(path: str | Path) -> list[ZipMember]:
+    """Returns the files in a zip archive, in its order.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no zip archive, or is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [ZipMember(Path(path), info.filename, info.file_size) for info in archive.infolist()
+                    if not info.is_dir()]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist") from None
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is not a whole zip archive ({error}): fetch it again") from error
+
+
+@functools.lru_cache(maxsize=4)
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)  # stays open: its list of contents is long
