@@ -66,7 +66,7 @@ def _convert_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits; Pillow itself would cut off all above 255
         return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise SyntaxError("a picture of floating-point numbers has no known range")
+        raise ValueError("a picture of floating-point numbers has no known range")
     return image.convert("RGB")
 
 
@@ -78,7 +78,7 @@ def _draft_size(size: tuple[int, int], image_size: int) -> tuple[int, int]:
 def _explain(path: Source, error: Exception) -> Exception:
     """Returns the error to raise for a file that Pillow could not read: which file, and why in plain words."""
     if isinstance(error, ValueError | FileNotFoundError) and len(error.args) == 1 and str(path) in str(error):
-        return error  # by an archive's or a DICOM file's reader
+        return type(error)(str(error))  # named already by an archive's or a DICOM file's reader
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"{path} does not exist")
     if isinstance(error, OSError) and error.errno:
