@@ -1,12 +1,14 @@
 """The notebooks in order through papermill: one command from a competition folder to a checked submission."""
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import re
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+import psutil
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
@@ -27,8 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STEPS = ("01_resize_images", "02_create_folds", "03_train_fold", "04_evaluate_oof", "05_predict_test")
 PATHS = ("DATA_DIR", "INPUT_DIR", "OUTPUT_DIR", "STORE_DIR", "SUBMISSIONS_DIR", "DUPLICATES_CSV", "WEIGHTS")
 FREE = (*PATHS, "FOLD", "N_JOBS", "DEVICE")  # may change between two calls that continue each other
-KERNEL_CONFIG = Config({"KernelManager": {"transport": "ipc"},  # no open port on the machine
-                        "NotebookClient": {"shutdown_kernel": "immediate"}})  # interrupted, a kernel prints tracebacks
+KERNEL_CONFIG = Config({"KernelManager": {"transport": "ipc"}})  # no open port on the machine
 LEAVES = {  # what each step leaves in the experiment's folder
     "02_create_folds": ("folds.csv",),
     "03_train_fold": ("fold_*.safetensors", "fold_*.partial.pt", "history_fold_*.csv", "oof_fold_*.csv"),
@@ -267,6 +269,18 @@ def describe_result(plan: Plan, seconds: float) -> str:
             f"{m['oof_auc_low']:.4f}–{m['oof_auc_high']:.4f}, {m['n_patients']} patients){kind}, {seconds:.0f} s")
 
 
+def _stop(command: str) -> None:
+    """Ends this process and all it started, at once: every file is whole or absent, whenever that happens.
+
+    A KeyboardInterrupt in the midst of the kernels' event loops would end in a random traceback.
+    """
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    os.write(sys.stderr.fileno(), f"\nstopped; {command} continues here\n".encode())
+    os._exit(130)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m melanoma_utils.pipeline", description=__doc__)
@@ -279,6 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs-dir", default=ROOT / "runs", help="where the executed notebooks go")
     a = parser.parse_args(arguments)
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else each kernel warns about its own modules
+    signal.signal(signal.SIGINT, lambda *_: _stop("the same command" + " without --fresh" * a.fresh))
     start, where = time.perf_counter(), ""
     try:
         steps = parse_steps(a.steps)
@@ -286,9 +301,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                          a.runs_dir)
         where = f"; the whole story is in {os.path.relpath(plan.runs_dir)}"
         run_pipeline(plan, steps, a.fresh)
-    except KeyboardInterrupt:
-        print(f"\nstopped; the same command{' without --fresh' * a.fresh} continues here", file=sys.stderr)
-        return 130
     except PapermillExecutionError as error:
         print(f"error: {error.ename}: {error.evalue}{where}", file=sys.stderr)
         return 1
