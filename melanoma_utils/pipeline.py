@@ -30,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 STEPS = ("01_resize_images", "02_create_folds", "03_train_fold", "04_evaluate_oof", "05_predict_test")
 PATHS = ("DATA_DIR", "INPUT_DIR", "OUTPUT_DIR", "STORE_DIR", "SUBMISSIONS_DIR", "DUPLICATES_CSV", "WEIGHTS")
 FREE = (*PATHS, "FOLD", "N_JOBS", "DEVICE")  # may change between two calls that continue each other
-KERNEL_CONFIG = Config({"KernelManager": {"transport": "ipc"}})  # no open port on the machine
+KERNEL_CONFIG = Config({"KernelManager": {"transport": "ipc"},  # no open port on the machine
+                        "NotebookClient": {"shutdown_kernel": "immediate"}})  # a gentle end prints a KeyboardInterrupt
 LEAVES = {  # what each step leaves in the experiment's folder
     "02_create_folds": ("folds.csv",),
     "03_train_fold": ("fold_*.safetensors", "fold_*.partial.pt", "history_fold_*.csv", "oof_fold_*.csv"),
