@@ -46,7 +46,7 @@ class ZipMember:
             ValueError: the archive is damaged, or encrypted.
         """
         try:
-            return _open_zip(self.archive).read(self.name)
+            return _open_zip(self.archive, os.stat(self.archive).st_mtime_ns).read(self.name)
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.archive} does not exist") from None
         except KeyError:
@@ -86,5 +86,6 @@ def list_zip_members(path: str | Path) -> list[ZipMember]:
 
 
 @functools.lru_cache(maxsize=4)
-def _open_zip(path: Path) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path)  # stays open: its list of contents is long
+def _open_zip(path: Path, changed: int) -> zipfile.ZipFile:
+    """Returns an archive that stays open, its list of contents being long; `changed` tells a new file of that name."""
+    return zipfile.ZipFile(path)

@@ -84,9 +84,9 @@ def _read(path: Source, **options) -> pydicom.Dataset:
 
 def _find_grey_range(dataset: pydicom.Dataset) -> tuple[float, float]:
     """Returns the values that a viewer shows as black and white, after the modality and VOI transformations."""
-    for keyword in ("VOILUTSequence", "ModalityLUTSequence"):
-        if dataset.get(keyword) and not (keyword == "ModalityLUTSequence" and "WindowCenter" in dataset):
-            return 0, 2 ** dataset[keyword].value[0].LUTDescriptor[2] - 1
+    tables = dataset.get("VOILUTSequence") or dataset.get("ModalityLUTSequence")
+    if tables:
+        return 0, 2 ** tables[0].LUTDescriptor[2] - 1
     bits, is_signed = dataset.BitsStored, dataset.PixelRepresentation == 1
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if is_signed else (0, 2**bits - 1)
     slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))

@@ -1,5 +1,8 @@
 """Image files as RGB arrays: decoded at the scale that is needed, resized to a square."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -28,38 +31,34 @@ def load_resized(path: Source, image_size: int, resize_mode: str = "squash") -> 
     if resize_mode not in RESIZE_MODES:
         raise ValueError(f"RESIZE_MODE {resize_mode!r} is not one of {RESIZE_MODES}")
     size = (image_size, image_size)
-    try:
-        with _open_image(path) as image:
-            image.draft("RGB", _draft_size(image.size, image_size))
-            image = _convert_to_rgb(ImageOps.exif_transpose(image))
-            if resize_mode == "squash":
-                image = image.resize(size, Image.Resampling.BILINEAR)
-            elif resize_mode == "crop":
-                image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
-            else:
-                image = ImageOps.pad(image, size, Image.Resampling.BILINEAR)
-            return np.asarray(image)  # (H, W, 3)
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever a damaged file makes a decoder raise
-        raise _explain(path, error) from error
+    with _open_image(path) as image:
+        image.draft("RGB", _draft_size(image.size, image_size))
+        image = _convert_to_rgb(ImageOps.exif_transpose(image))
+        if resize_mode == "squash":
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        elif resize_mode == "crop":
+            image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+        else:
+            image = ImageOps.pad(image, size, Image.Resampling.BILINEAR)
+        return np.asarray(image)  # (H, W, 3)
 
 
 def read_image_size(path: Source) -> tuple[int, int]:
     """Returns (width, height) of an image file in pixels, read from its header; raises like `load_resized`."""
+    with _open_image(path) as image:
+        return image.size
+
+
+@contextmanager
+def _open_image(path: Source) -> Iterator[Image.Image]:
+    """Opens an image for reading; whatever fails while it is open is told with the file's name."""
     try:
-        with _open_image(path) as image:
-            return image.size
+        with open_dicom(path) if str(path).lower().endswith(".dcm") else Image.open(open_source(path)) as image:
+            yield image
     except MemoryError:
         raise
     except Exception as error:  # whatever a damaged file makes a decoder raise
         raise _explain(path, error) from error
-
-
-def _open_image(path: Source) -> Image.Image:
-    if str(path).lower().endswith(".dcm"):
-        return open_dicom(path)
-    return Image.open(open_source(path))
 
 
 def _convert_to_rgb(image: Image.Image) -> Image.Image:

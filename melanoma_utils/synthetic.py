@@ -11,7 +11,7 @@ The style of skin and moles is shared to the same degree: at s = 0 a patient's i
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -117,11 +117,10 @@ def write_dicoms(data_dir: str | Path) -> None:
     Raises:
         FileNotFoundError: the folder holds no whole competition.
     """
-    data_dir = Path(data_dir)
-    for split, df in (("train", read_train(data_dir)), ("test", read_test(data_dir))):
-        paths = find_images(data_dir, split, df["image_name"], "jpeg")
+    for split, df, paths in _read_splits(data_dir):
         for row in df.to_dict("records"):
-            write_dicom(data_dir / split / f"{row['image_name']}.dcm", paths[row["image_name"]].read_bytes(), row)
+            path = Path(data_dir, split, f"{row['image_name']}.dcm")
+            write_dicom(path, paths[row["image_name"]].read_bytes(), row)
 
 
 def write_shards(data_dir: str | Path) -> None:
@@ -133,10 +132,14 @@ def write_shards(data_dir: str | Path) -> None:
     Raises:
         FileNotFoundError: the folder holds no whole competition.
     """
-    data_dir = Path(data_dir)
+    for split, df, paths in _read_splits(data_dir):
+        write_tfrecords(Path(data_dir, "tfrecords"), split, df, paths)
+
+
+def _read_splits(data_dir: str | Path) -> Iterator[tuple[str, pd.DataFrame, Mapping]]:
+    """Yields (split, its table, image_name -> JPEG file)."""
     for split, df in (("train", read_train(data_dir)), ("test", read_test(data_dir))):
-        paths = find_images(data_dir, split, df["image_name"], "jpeg")
-        write_tfrecords(data_dir / "tfrecords", split, df, paths)
+        yield split, df, find_images(data_dir, split, df["image_name"], "jpeg")
 
 
 def _holds_config(path: Path, stamp: dict) -> bool:

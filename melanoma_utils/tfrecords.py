@@ -1,18 +1,17 @@
 """Pictures inside TFRecord files, the competition's third format, every checksum tested."""
 
+import contextlib
+import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import crc32c
 import pandas as pd
 from google.protobuf.message import DecodeError
 from tfrecord.example_pb2 import Example
 from tfrecord.writer import TFRecordWriter
-
-from melanoma_utils.files import write_bytes
 
 CODED = ("patient_id", "sex", "age_approx", "anatom_site_general_challenge", "diagnosis", "target")  # integers in train
 HEADER_BYTES = 12  # of a record: its length (8) and the length's CRC (4)
@@ -95,20 +94,15 @@ def _read_record(file: BinaryIO) -> bytes:
     (tensorflow.org/tutorials/load_data/tfrecord, "TFRecords format details").
     """
     header = file.read(HEADER_BYTES)
-    if len(header) < HEADER_BYTES or _mask_crc(header[:8]) != header[8:]:
+    if len(header) < HEADER_BYTES or TFRecordWriter.masked_crc(header[:8]) != header[8:]:
         raise ValueError("its length is damaged, or this is no TFRecord file")
     length = struct.unpack("<Q", header[:8])[0]
     data, crc = file.read(length), file.read(4)
     if len(data) < length or len(crc) < 4:
         raise ValueError(f"it breaks off: {len(data):,} of {length:,} bytes are there")
-    if _mask_crc(data) != crc:
+    if TFRecordWriter.masked_crc(data) != crc:
         raise ValueError("its data do not match their checksum")
     return data
-
-
-def _mask_crc(data: bytes) -> bytes:
-    crc = crc32c.crc32c(data)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def _parse(data: bytes) -> tuple[str, bytes, tuple[tuple[str, int], ...]]:
@@ -163,14 +157,13 @@ def write_tfrecords(folder: str | Path, split: str, df: pd.DataFrame, jpegs: Map
         n_per_shard: images a shard.
     """
     codes = {column: pd.factorize(df[column], sort=True)[0] for column in CODED if column in df and split == "train"}
+    Path(folder).mkdir(parents=True, exist_ok=True)
     for k, start in enumerate(range(0, len(df), n_per_shard)):
         rows = range(start, min(start + n_per_shard, len(df)))
-        content = b""
-        for row in rows:
-            name = df["image_name"].iloc[row]
-            record = TFRecordWriter.serialize_tf_example({
-                "image": (jpegs[name].read_bytes(), "byte"), "image_name": (name.encode(), "byte"),
-                **{column: (int(values[row]), "int") for column, values in codes.items()}})
-            length = struct.pack("<Q", len(record))
-            content += length + _mask_crc(length) + record + _mask_crc(record)
-        write_bytes(Path(folder) / f"{split}{k:02d}-{len(rows)}.tfrec", content)
+        path = Path(folder) / f"{split}{k:02d}-{len(rows)}.tfrec"
+        with contextlib.closing(TFRecordWriter(f"{path}.tmp")) as writer:
+            for row in rows:
+                name = df["image_name"].iloc[row]
+                writer.write({"image": (jpegs[name].read_bytes(), "byte"), "image_name": (name.encode(), "byte"),
+                              **{column: (int(values[row]), "int") for column, values in codes.items()}})
+        os.replace(f"{path}.tmp", path)

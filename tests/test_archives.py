@@ -1,3 +1,4 @@
+import os
 import shutil
 import zipfile
 
@@ -60,6 +61,16 @@ def test_a_flipped_byte_in_a_member_is_noticed(zipped_dir):
     with pytest.raises(ValueError, match=rf"jpeg.zip/jpeg/train/{names[0]}.jpg can't be unpacked"):
         load_resized(sources[names[0]], 32)
     assert load_resized(sources[names[1]], 32).shape == (32, 32, 3)
+
+
+def test_a_new_archive_of_the_same_name_is_noticed(zipped_dir, data_dir):
+    names = read_train(zipped_dir)["image_name"]
+    first = find_images(zipped_dir, "train", names[:1])[names[0]]
+    before = first.read_bytes()
+    with zipfile.ZipFile(zipped_dir / "jpeg.zip", "w") as archive:
+        archive.write(data_dir / "jpeg" / "train" / f"{names[1]}.jpg", first.name)
+    os.utime(zipped_dir / "jpeg.zip", ns=(0, 0))  # whatever the clock's resolution
+    assert first.read_bytes() == (data_dir / "jpeg" / "train" / f"{names[1]}.jpg").read_bytes() != before
 
 
 def test_a_download_that_broke_off_is_named(zipped_dir):

@@ -90,6 +90,16 @@ def test_a_window_of_rescaled_signed_values(tmp_path):
     assert (low, high) == (0, 255) and abs(middle - 127) <= 1
 
 
+def test_a_modality_table_with_a_window_over_its_values(tmp_path):
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.ModalityLUTType = [3, 0, 16], "US"
+    table.LUTData = np.array([0, 100 * 257, 65535], "<u2").tobytes()
+    pixels = np.array([[0, 1, 2]], np.uint16)
+    path = write_raw(tmp_path / "a.dcm", pixels, "MONOCHROME2", ModalityLUTSequence=[table], WindowCenter=32768,
+                     WindowWidth=65536, BitsStored=12, HighBit=11)
+    assert np.abs(show(path)[0].astype(int) - [0, 100, 255]).max() <= 1
+
+
 def test_palette_colour(tmp_path):
     red, green, blue = ([0, 255, 10], [0, 128, 20], [0, 0, 30])
     tables = {f"{name}PaletteColorLookupTableDescriptor": [3, 0, 16] for name in ("Red", "Green", "Blue")}

@@ -38,20 +38,25 @@ class Killed(BaseException):
     pass
 
 
+def die_at(nth, function):
+    """Returns a function that does the same, but raises Killed instead of its nth call (from 0)."""
+    calls = []
+
+    def deadly(*arguments):
+        if len(calls) == nth:
+            raise Killed
+        calls.append(1)
+        return function(*arguments)
+
+    return deadly
+
+
 @pytest.mark.parametrize("n_chunks", [0, 1, 2])
 @pytest.mark.parametrize("torn", [0, 700])
 def test_a_killed_build_continues_and_ends_with_the_same_bytes(paths, tmp_path, monkeypatch, n_chunks, torn):
     build_store(paths, tmp_path / "whole", 32, n_jobs=1)
-    decode, calls = image_store._decode_chunk, []
-
-    def killed_decode(*arguments):
-        if len(calls) == n_chunks:
-            raise Killed
-        calls.append(1)
-        return decode(*arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(image_store, "_decode_chunk", killed_decode)
+        patch.setattr(image_store, "_decode_chunk", die_at(n_chunks, image_store._decode_chunk))
         with pytest.raises(Killed):
             build_store(paths, tmp_path / "killed", 32, n_jobs=1)
     with open(tmp_path / "killed" / "images.npy.part", "ab") as file:
@@ -65,16 +70,8 @@ def test_a_killed_build_continues_and_ends_with_the_same_bytes(paths, tmp_path, 
 @pytest.mark.parametrize("nth", [0, 1, 2, 3, 4])
 def test_killed_between_writing_and_renaming_a_file(paths, tmp_path, monkeypatch, nth):
     build_store(paths, tmp_path / "whole", 32, n_jobs=1)
-    replace, calls = image_store.os.replace, []
-
-    def killed_replace(source, target):
-        if len(calls) == nth:
-            raise Killed
-        calls.append(1)
-        replace(source, target)
-
     with monkeypatch.context() as patch:
-        patch.setattr(image_store.os, "replace", killed_replace)
+        patch.setattr(image_store.os, "replace", die_at(nth, image_store.os.replace))
         with pytest.raises(Killed):
             build_store(paths, tmp_path / "killed", 32, n_jobs=1)
     build_store(paths, tmp_path / "killed", 32, n_jobs=1)
@@ -105,16 +102,8 @@ def test_killed_while_mended_images_are_tried_again(paths, tmp_path, monkeypatch
     with pytest.raises(ValueError, match=r"1 of \d+ images can't be read"):
         build_store(paths, tmp_path / "killed", 32, n_jobs=1)
     victim.write_bytes(good)
-    replace, calls = image_store.os.replace, []
-
-    def killed_replace(source, target):
-        if len(calls) == nth:
-            raise Killed
-        calls.append(1)
-        replace(source, target)
-
     with monkeypatch.context() as patch, contextlib.suppress(Killed):
-        patch.setattr(image_store.os, "replace", killed_replace)
+        patch.setattr(image_store.os, "replace", die_at(nth, image_store.os.replace))
         build_store(paths, tmp_path / "killed", 32, n_jobs=1)
     build_store(paths, tmp_path / "killed", 32, n_jobs=1)
     assert digest(tmp_path / "whole") == digest(tmp_path / "killed")
