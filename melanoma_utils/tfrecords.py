@@ -1,4 +1,8 @@
-"""Pictures inside TFRecord files, the competition's third format, every checksum tested."""
+"""Pictures inside TFRecord files, the competition's third format, every checksum tested.
+
+The tfrecord package imports torch, so it is imported only where a record is read or written: whoever reads JPEG files
+need not wait for it.
+"""
 
 import contextlib
 import os
@@ -9,9 +13,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pandas as pd
-from google.protobuf.message import DecodeError
-from tfrecord.example_pb2 import Example
-from tfrecord.writer import TFRecordWriter
 
 CODED = ("patient_id", "sex", "age_approx", "anatom_site_general_challenge", "diagnosis", "target")  # integers in train
 HEADER_BYTES = 12  # of a record: its length (8) and the length's CRC (4)
@@ -93,6 +94,8 @@ def _read_record(file: BinaryIO) -> bytes:
     A record is its length (uint64), the masked CRC-32C of that, the data, their masked CRC-32C, little-endian
     (tensorflow.org/tutorials/load_data/tfrecord, "TFRecords format details").
     """
+    from tfrecord.writer import TFRecordWriter
+
     header = file.read(HEADER_BYTES)
     if len(header) < HEADER_BYTES or TFRecordWriter.masked_crc(header[:8]) != header[8:]:
         raise ValueError("its length is damaged, or this is no TFRecord file")
@@ -107,6 +110,9 @@ def _read_record(file: BinaryIO) -> bytes:
 
 def _parse(data: bytes) -> tuple[str, bytes, tuple[tuple[str, int], ...]]:
     """Returns (image_name, image file, the integers by column) of a record."""
+    from google.protobuf.message import DecodeError
+    from tfrecord.example_pb2 import Example
+
     try:
         features = Example.FromString(data).features.feature
     except DecodeError as error:
@@ -156,6 +162,8 @@ def write_tfrecords(folder: str | Path, split: str, df: pd.DataFrame, jpegs: Map
         jpegs: image_name -> JPEG file, stored as it is.
         n_per_shard: images a shard.
     """
+    from tfrecord.writer import TFRecordWriter
+
     codes = {column: pd.factorize(df[column], sort=True)[0] for column in CODED if column in df and split == "train"}
     Path(folder).mkdir(parents=True, exist_ok=True)
     for k, start in enumerate(range(0, len(df), n_per_shard)):
