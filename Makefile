@@ -1,9 +1,12 @@
 # Each target is a line that you could type yourself.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PARAMETERS ?= notebooks/parameters/demo.yaml
-FLAGS = -f $(PARAMETERS) $(if $(DATA),-r DATA_DIR "$(DATA)") $(if $(WEIGHTS),-r WEIGHTS "$(WEIGHTS)")
+FLAGS = -f $(PARAMETERS) $(if $(DATA),-r DATA_DIR "$(DATA)") $(if $(WEIGHTS),-r WEIGHTS "$(WEIGHTS)") \
+    $(if $(EXTERNAL),-r EXTERNAL_DIR "$(EXTERNAL)")
+FETCH.kaggle = kaggle_client download $(if $(DATASET),--dataset "$(DATASET)")
+FETCH.isic = isic_archive
 
-.PHONY: help install submission test lint lab charts
+.PHONY: help install submission test lint lab charts bench data submit
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -13,7 +16,7 @@ install: .venv/installed  ## .venv with all that requirements.txt names
 	.venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt
 	touch $@
 
-submission: install  ## notebooks 01-05: [DATA=DIR] [PARAMETERS=FILE.yaml] [WEIGHTS=FILE]; the synthetic competition without DATA
+submission: install  ## notebooks 01-05: [DATA=DIR] [PARAMETERS=FILE.yaml] [WEIGHTS=FILE] [EXTERNAL=DIR]; the synthetic competition without DATA
 	.venv/bin/python -m melanoma_utils.pipeline $(FLAGS) $(ARGS)
 
 test: install  ## all tests but the slow ones; make test SLOW=1 runs those too
@@ -30,3 +33,13 @@ charts: install  ## EDA/charts from the tables of a competition folder: DATA=DIR
 	$(if $(DATA),,$(error say whose tables: make charts DATA=DIR))
 	mkdir -p runs
 	.venv/bin/python -m papermill EDA/01_explore_metadata.ipynb runs/charts.ipynb --cwd EDA -r DATA_DIR "$(abspath $(DATA))" -p CHARTS_DIR charts
+
+bench: install  ## output/benchmark.csv: what is how fast beside what, on this machine; [PHOTOGRAPHS=DIR of large JPEG files]
+	.venv/bin/python -m melanoma_utils.pipeline --notebook 10_benchmark $(if $(PHOTOGRAPHS),-r PHOTOGRAPHS_DIR "$(PHOTOGRAPHS)") $(ARGS)
+
+data: install  ## the competition's data: [SOURCE=kaggle|isic] [DATASET=OWNER/NAME, a mirror on Kaggle] [DATA=input/siim-isic]
+	.venv/bin/python -m melanoma_utils.$(or $(FETCH.$(or $(SOURCE),kaggle)),$(error SOURCE=$(SOURCE) is not one of kaggle, isic)) "$(or $(DATA),input/siim-isic)"
+
+submit: install  ## send submissions/NAME.csv to Kaggle: EXPERIMENT=NAME [MESSAGE="..."]
+	$(if $(EXPERIMENT),,$(error say which: make submit EXPERIMENT=NAME MESSAGE="..."))
+	.venv/bin/python -m melanoma_utils.kaggle_client submit "submissions/$(EXPERIMENT).csv" -m "$(or $(MESSAGE),$(EXPERIMENT))"

@@ -57,23 +57,28 @@ def is_trained(experiment_dir: str | Path, description: dict) -> bool:
         raise ValueError(f"{path} was trained otherwise ({differences}): give another EXPERIMENT, or start over with "
                          "`--fresh` (in Jupyter: delete the file)")
     partial_path(folder, fold).unlink(missing_ok=True)  # left by a kill between the last two lines of save_fold
-    return all((folder / f"{name}_fold_{fold}.csv").is_file() for name in ("history", "oof"))
+    names = ("history", "oof", "external_oof") if "external" in description["store"] else ("history", "oof")
+    return all((folder / f"{name}_fold_{fold}.csv").is_file() for name in names)
 
 
 def save_fold(experiment_dir: str | Path, description: dict, model: LesionClassifier, history_df: pd.DataFrame,
-              oof_df: pd.DataFrame) -> None:
-    """Writes history_fold_k.csv, oof_fold_k.csv, then the checkpoint; drops the training's partial state.
+              oof_df: pd.DataFrame, external_oof_df: pd.DataFrame) -> None:
+    """Writes history_fold_k.csv, oof_fold_k.csv, external_oof_fold_k.csv where there are external images, then the
+    checkpoint; drops the training's partial state.
 
     Args:
         experiment_dir: the experiment's folder.
         description: of `describe_training`.
         model: the trained classifier.
         history_df: a row an epoch.
-        oof_df: columns image_name, patient_id, target, fold, logit of the images left out.
+        oof_df: columns image_name, patient_id, target, fold, logit of the competition's images left out.
+        external_oof_df: the same of the external images left out, without rows where there are none.
     """
     fold, folder = description["fold"], Path(experiment_dir)
     write_csv(folder / f"history_fold_{fold}.csv", history_df)
     write_csv(folder / f"oof_fold_{fold}.csv", oof_df)
+    if len(external_oof_df):
+        write_csv(folder / f"external_oof_fold_{fold}.csv", external_oof_df)
     save_checkpoint(checkpoint_path(folder, fold), model, {k: v for k, v in description.items() if k != "model"})
     partial_path(folder, fold).unlink(missing_ok=True)
 
@@ -99,15 +104,19 @@ def find_trained_folds(experiment_dir: str | Path, *, require_all: bool) -> list
     return folds
 
 
-def read_oof(experiment_dir: str | Path, folds_df: pd.DataFrame, folds: list[int]) -> pd.DataFrame:
-    """Returns folds.csv's rows of the folds named, with their out-of-fold `logit`, joined by image_name.
+def read_oof(experiment_dir: str | Path, folds_df: pd.DataFrame, folds: list[int],
+             source: str = "competition") -> pd.DataFrame:
+    """Returns folds.csv's rows of the folds and the source named, with their out-of-fold `logit`, joined by image_name.
 
     Raises:
         ValueError: the predictions of a fold are not those of the images that folds.csv puts there.
     """
-    oof_df = pd.concat([_read_predictions(Path(experiment_dir) / f"oof_fold_{fold}.csv") for fold in folds],
+    expected_df = folds_df[folds_df["fold"].isin(folds) & (folds_df["source"] == source)]
+    if expected_df.empty:
+        return expected_df.assign(logit=[])
+    name = {"competition": "oof", "external": "external_oof"}[source]
+    oof_df = pd.concat([_read_predictions(Path(experiment_dir) / f"{name}_fold_{fold}.csv") for fold in folds],
                        ignore_index=True)
-    expected_df = folds_df[folds_df["fold"].isin(folds)]
     expected, predicted = (set(zip(df["image_name"], df["fold"], strict=True)) for df in (expected_df, oof_df))
     repeated = oof_df["image_name"][oof_df["image_name"].duplicated()]
     bad = [name for name, _ in sorted(expected ^ predicted)] + repeated.tolist()

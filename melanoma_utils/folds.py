@@ -9,10 +9,12 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from melanoma_utils.files import write_bytes
 
 FOLD_STRATEGIES = ("patient", "image")
+SOURCES = ("competition", "external")
 
 
-def create_folds(train_df: pd.DataFrame, n_folds: int = 10, strategy: str = "patient", seed: int = 0) -> pd.DataFrame:
-    """Returns the training table with one more column, `fold` in 0..n_folds-1.
+def create_folds(train_df: pd.DataFrame, n_folds: int = 10, strategy: str = "patient", seed: int = 0,
+                 source: str = "competition") -> pd.DataFrame:
+    """Returns the training table with two more columns: `fold` in 0..n_folds-1, and `source`.
 
     Args:
         train_df: (N, …) table with the columns image_name, patient_id and target.
@@ -20,12 +22,15 @@ def create_folds(train_df: pd.DataFrame, n_folds: int = 10, strategy: str = "pat
         strategy: "patient" keeps all images of a patient in one fold and balances the targets (scikit-learn's
             StratifiedGroupKFold); "image" is the original's StratifiedKFold, which leaks patients.
         seed: seed of the shuffle.
+        source: one of `SOURCES`; external rows have folds of their own, and are never scored with the competition's.
 
     Raises:
-        ValueError: the strategy is unknown, n_folds is out of range, or a fold would hold one class only.
+        ValueError: the strategy or the source is unknown, n_folds is out of range, or a fold would hold one class only.
     """
     if strategy not in FOLD_STRATEGIES:
         raise ValueError(f"FOLD_STRATEGY {strategy!r} is not one of {FOLD_STRATEGIES}")
+    if source not in SOURCES:
+        raise ValueError(f"the source {source!r} is not one of {SOURCES}")
     n_melanomas, n_patients = int(train_df["target"].sum()), train_df["patient_id"].nunique()
     most = min(n_melanomas, len(train_df) - n_melanomas, n_patients)
     if not 2 <= n_folds <= most:
@@ -37,7 +42,7 @@ def create_folds(train_df: pd.DataFrame, n_folds: int = 10, strategy: str = "pat
     fold = np.full(len(train_df), -1)
     for k, (_, valid) in enumerate(splits):
         fold[valid] = k
-    folds_df = train_df.assign(fold=fold)
+    folds_df = train_df.assign(fold=fold, source=source)
     one_class = folds_df.groupby("fold")["target"].nunique() < 2
     if one_class.any():
         raise ValueError(f"fold {one_class.idxmax()} would hold one class only: N_FOLDS {n_folds} is too many for "
@@ -70,14 +75,16 @@ def read_folds(path: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run 02_create_folds first, with the same EXPERIMENT")
     df = pd.read_csv(path, dtype={"image_name": str, "patient_id": str})
-    missing = {"image_name", "patient_id", "target", "fold"} - set(df)
+    missing = {"image_name", "patient_id", "target", "fold", "source"} - set(df)
     if missing:
-        raise ValueError(f"{path}: column {min(missing)!r} is missing; met {list(df.columns)}")
+        raise ValueError(f"{path}: column {min(missing)!r} is missing; met {list(df.columns)}: if an earlier version "
+                         "made it, start over with --steps 02-05 --fresh")
     return df
 
 
-def split_by_fold(folds_df: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Returns (train_df, valid_df): the rows of all other folds, and those of the one named.
+def split_by_fold(folds_df: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Returns (train_df, valid_df, external_df): the rows of all other folds, competition and external together; the
+    competition's rows of the fold named; the external rows of that fold, none where there are no external data.
 
     Raises:
         ValueError: the fold is out of range.
@@ -85,8 +92,9 @@ def split_by_fold(folds_df: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, pd.D
     n_folds = int(folds_df["fold"].max()) + 1
     if fold not in range(n_folds):
         raise ValueError(f"fold {fold} is not in 0..{n_folds - 1} (folds.csv has {n_folds} folds)")
-    is_valid = folds_df["fold"] == fold
-    return folds_df[~is_valid].reset_index(drop=True), folds_df[is_valid].reset_index(drop=True)
+    is_left_out, is_external = folds_df["fold"] == fold, folds_df["source"] == "external"
+    parts = (~is_left_out, is_left_out & ~is_external, is_left_out & is_external)
+    return tuple(folds_df[part].reset_index(drop=True) for part in parts)
 
 
 def measure_patient_leak(folds_df: pd.DataFrame) -> pd.DataFrame:

@@ -1,46 +1,57 @@
 """Image files as RGB arrays: decoded at the scale that is needed, resized to a square."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from melanoma_utils.archives import Source, count_bytes, open_source
+from melanoma_utils.cleaning import check_clean_steps, clean_image
 from melanoma_utils.dicom import open_dicom
 
 RESIZE_MODES = ("squash", "crop", "pad")
 
 
-def load_resized(path: Source, image_size: int, resize_mode: str = "squash") -> np.ndarray:
-    """Returns an image file as an (image_size, image_size, 3) uint8 RGB array, upright.
+def load_resized(path: Source, image_size: int, resize_mode: str = "squash",
+                 clean_steps: Sequence[str] = ()) -> np.ndarray:
+    """Returns an image file as an (image_size, image_size, 3) uint8 RGB array, upright; see `load_at_sizes`."""
+    return load_at_sizes(path, [image_size], resize_mode, clean_steps)[0]
 
-    JPEG files are decoded at the smallest scale of at least twice the size wanted (Pillow's draft mode), which is
+
+def load_at_sizes(path: Source, image_sizes: Sequence[int], resize_mode: str = "squash",
+                  clean_steps: Sequence[str] = (), decode_size: int | None = None) -> list[np.ndarray]:
+    """Returns an image file at several sizes from one decode: (S, S, 3) uint8 RGB arrays, upright.
+
+    JPEG files are decoded at the smallest scale of at least twice the largest size (Pillow's draft mode), which is
     several times faster than a full decode; the rest of the way is an antialiased bilinear resize.
 
     Args:
         path: a JPEG, PNG or DICOM file, or such a file in an archive.
-        image_size: side of the result in pixels.
+        image_sizes: sides of the results in pixels.
         resize_mode: what becomes of frames that are not square: "squash" resizes the whole frame to a square (the
             original's), "crop" keeps the largest centred square, "pad" keeps the whole frame on black.
+        clean_steps: names out of `cleaning.CLEAN_STEPS`, applied before the resize.
+        decode_size: the side in pixels for which to decode; None: the largest of image_sizes.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is empty, truncated or no image, or resize_mode is unknown.
+        ValueError: the file is empty, truncated or no image, or resize_mode or a clean step is unknown.
     """
+    check_resize(resize_mode, clean_steps)
+    with _open_image(path) as image:
+        image.draft("RGB", _draft_size(image.size, decode_size or max(image_sizes)))
+        image = _convert_to_rgb(ImageOps.exif_transpose(image))
+        if clean_steps:
+            image = Image.fromarray(clean_image(np.asarray(image), clean_steps))
+        return [np.asarray(_resize(image, image_size, resize_mode)) for image_size in image_sizes]  # (H, W, 3) each
+
+
+def check_resize(resize_mode: str, clean_steps: Sequence[str] = ()) -> None:
+    """Raises ValueError if a resize mode or a clean step is unknown."""
     if resize_mode not in RESIZE_MODES:
         raise ValueError(f"RESIZE_MODE {resize_mode!r} is not one of {RESIZE_MODES}")
-    size = (image_size, image_size)
-    with _open_image(path) as image:
-        image.draft("RGB", _draft_size(image.size, image_size))
-        image = _convert_to_rgb(ImageOps.exif_transpose(image))
-        if resize_mode == "squash":
-            image = image.resize(size, Image.Resampling.BILINEAR)
-        elif resize_mode == "crop":
-            image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
-        else:
-            image = ImageOps.pad(image, size, Image.Resampling.BILINEAR)
-        return np.asarray(image)  # (H, W, 3)
+    check_clean_steps(clean_steps)
 
 
 def read_image_size(path: Source) -> tuple[int, int]:
@@ -59,6 +70,15 @@ def _open_image(path: Source) -> Iterator[Image.Image]:
         raise
     except Exception as error:  # whatever a damaged file makes a decoder raise
         raise _explain(path, error) from error
+
+
+def _resize(image: Image.Image, image_size: int, resize_mode: str) -> Image.Image:
+    size = (image_size, image_size)
+    if resize_mode == "squash":
+        return image.resize(size, Image.Resampling.BILINEAR)
+    if resize_mode == "crop":
+        return ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+    return ImageOps.pad(image, size, Image.Resampling.BILINEAR)
 
 
 def _convert_to_rgb(image: Image.Image) -> Image.Image:

@@ -30,7 +30,7 @@ class ModelConfig:
         arch: "library/name" with library one of `LIBRARIES`, e.g. "torchvision/mobilenet_v2".
         weights: "none", "imagenet", or the path of a .safetensors or .pth file with the library's own key names.
         image_size: side of the images in pixels that the model is trained for.
-        resize_mode: how images become square, see `images.load_resized`.
+        resize_mode, clean_steps: how images become square and are cleaned, see `images.load_at_sizes`.
         use_metadata: whether the logit of sex, age and site alone is added to that of the image.
         dropout: share of features dropped in training, 0..1 (1 excluded).
     """
@@ -39,6 +39,7 @@ class ModelConfig:
     weights: str = "none"
     image_size: int = 224
     resize_mode: str = "squash"
+    clean_steps: tuple[str, ...] = ()
     use_metadata: bool = False
     dropout: float = 0.2
 

@@ -21,20 +21,24 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
+from melanoma_utils.data_folder import find_data_dir
 from melanoma_utils.files import find_differences, lock_folder, read_json, write_json
 from melanoma_utils.image_store import name_store
 from melanoma_utils.parameters import check_parameters, read_notebook_defaults, read_parameters
-from melanoma_utils.synthetic import draw_competition
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = ("01_resize_images", "02_create_folds", "03_train_fold", "04_evaluate_oof", "05_predict_test")
-PATHS = ("DATA_DIR", "INPUT_DIR", "OUTPUT_DIR", "STORE_DIR", "SUBMISSIONS_DIR", "DUPLICATES_CSV", "WEIGHTS")
-FREE = (*PATHS, "FOLD", "N_JOBS", "DEVICE")  # may change between two calls that continue each other
+PATHS = ("DATA_DIR", "INPUT_DIR", "OUTPUT_DIR", "EXTERNAL_DIR", "STORE_DIR", "SUBMISSIONS_DIR", "DUPLICATES_CSV",
+         "WEIGHTS", "PHOTOGRAPHS_DIR")
+ROOTS = {"INPUT_DIR": str(ROOT / "input"), "OUTPUT_DIR": str(ROOT / "output"),
+         "SUBMISSIONS_DIR": str(ROOT / "submissions")}
+FREE = (*PATHS, "FOLD", "N_JOBS", "DEVICE", "MORE_IMAGE_SIZES")  # may change between two calls that continue each other
 KERNEL_CONFIG = Config({"KernelManager": {"transport": "ipc"},  # no open port on the machine
                         "NotebookClient": {"shutdown_kernel": "immediate"}})  # a gentle end prints a KeyboardInterrupt
 LEAVES = {  # what each step leaves in the experiment's folder
     "02_create_folds": ("folds.csv",),
-    "03_train_fold": ("fold_*.safetensors", "fold_*.partial.pt", "history_fold_*.csv", "oof_fold_*.csv"),
+    "03_train_fold": ("fold_*.safetensors", "fold_*.partial.pt", "history_fold_*.csv", "oof_fold_*.csv",
+                      "external_oof_fold_*.csv"),
     "04_evaluate_oof": ("metrics.json",),
     "05_predict_test": ("test_fold_*.csv", "test_fold_*.json"),
 }
@@ -71,11 +75,14 @@ class Plan:
         return Path(self.parameters["OUTPUT_DIR"], self.parameters["EXPERIMENT"])
 
     @property
-    def store_dir(self) -> Path:
-        """The folder of the image stores of this competition, size and mode."""
+    def store_dirs(self) -> list[Path]:
+        """The folders of the image stores: train, test and, with EXTERNAL_DIR, external, in all sizes."""
         p = self.parameters
-        stores_dir = p["STORE_DIR"] or Path(p["OUTPUT_DIR"], "stores")
-        return Path(stores_dir, name_store(p["DATA_DIR"], p["IMAGE_SIZE"], p["RESIZE_MODE"]))
+        stores_dir = Path(p["STORE_DIR"] or Path(p["OUTPUT_DIR"], "stores"))
+        folders = {"train": p["DATA_DIR"], "test": p["DATA_DIR"], "external": p["EXTERNAL_DIR"]}
+        return [stores_dir / name_store(folder, image_size, p["RESIZE_MODE"], p["CLEAN_STEPS"]) / split
+                for image_size in (p["IMAGE_SIZE"], *p["MORE_IMAGE_SIZES"])
+                for split, folder in folders.items() if folder]
 
     @property
     def submission_path(self) -> Path:
@@ -88,10 +95,10 @@ class Plan:
         known = {name: p[name] for name in self.defaults[step] if name in p}
         if step == "03_train_fold":
             folds = [p["FOLD"]] if "FOLD" in p else range(p["N_FOLDS"])
-            return [Run(f"{step}_{k}", step, known | {"FOLD": k},
-                        (folder / f"history_fold_{k}.csv", folder / f"oof_fold_{k}.csv",
-                         folder / f"fold_{k}.safetensors")) for k in folds]
-        outputs = {"01_resize_images": (self.store_dir / "train/store.json", self.store_dir / "test/store.json"),
+            names = ["history", "oof"] + ["external_oof"] * bool(p["EXTERNAL_DIR"])
+            return [Run(f"{step}_{k}", step, known | {"FOLD": k}, (
+                *(folder / f"{name}_fold_{k}.csv" for name in names), folder / f"fold_{k}.safetensors")) for k in folds]
+        outputs = {"01_resize_images": tuple(store_dir / "store.json" for store_dir in self.store_dirs),
                    "02_create_folds": (folder / "folds.csv",), "04_evaluate_oof": (folder / "metrics.json",),
                    "05_predict_test": (self.submission_path,)}
         return [Run(step, step, known, outputs[step])]
@@ -111,21 +118,49 @@ def make_plan(given: Mapping[str, object], runs_dir: str | Path = "runs") -> Pla
     """
     defaults = {step: read_notebook_defaults(ROOT / "notebooks" / f"{step}.ipynb") for step in STEPS}
     merged = {name: value for known in defaults.values() for name, value in known.items() if name != "FOLD"}
-    roots = {"INPUT_DIR": ROOT / "input", "OUTPUT_DIR": ROOT / "output", "SUBMISSIONS_DIR": ROOT / "submissions"}
-    p = merged | {k: str(v) for k, v in roots.items()} | {"REQUIRE_ALL_FOLDS": True} | check_parameters(given, defaults)
-    for name in PATHS:
-        if p[name] and not (name == "WEIGHTS" and p[name] in ("none", "imagenet")):
-            p[name] = os.path.abspath(os.path.expanduser(p[name]))
+    p = _resolve_paths(merged | ROOTS | {"REQUIRE_ALL_FOLDS": True} | check_parameters(given, defaults))
     if "FOLD" in p and p["FOLD"] not in range(p["N_FOLDS"]):
         raise ValueError(f"FOLD {p['FOLD']} is not in 0..{p['N_FOLDS'] - 1} (N_FOLDS is {p['N_FOLDS']})")
     if not re.fullmatch(r"[\w-][\w.-]*", p["EXPERIMENT"]) or p["EXPERIMENT"] == "stores":
         raise ValueError(f"EXPERIMENT {p['EXPERIMENT']!r} is not a plain name for a folder (nor is 'stores')")
-    if p["DATA_DIR"] and not Path(p["DATA_DIR"]).is_dir():
-        raise FileNotFoundError(f"DATA_DIR {p['DATA_DIR']} does not exist")
+    if p["EXTERNAL_DIR"] and not Path(p["EXTERNAL_DIR"]).is_dir():
+        raise FileNotFoundError(f"EXTERNAL_DIR {p['EXTERNAL_DIR']} does not exist")
     if not p["DATA_DIR"]:
-        print("no DATA_DIR is given: the synthetic competition is drawn, where it is not there yet", flush=True)
-        p["DATA_DIR"] = str(draw_competition(Path(p["INPUT_DIR"]) / "synthetic"))
+        print("no DATA_DIR is given: the competition attached on Kaggle is taken, elsewhere a synthetic one is drawn",
+              flush=True)
+    p["DATA_DIR"] = str(find_data_dir(p["DATA_DIR"], p["INPUT_DIR"]))
     return Plan(p, defaults, Path(runs_dir).absolute() / p["EXPERIMENT"])
+
+
+def _resolve_paths(parameters: Mapping[str, object]) -> dict:
+    """Returns the parameters with their paths absolute, as seen from where the command was typed."""
+    return {name: os.path.abspath(os.path.expanduser(value))
+            if name in PATHS and value and not (name == "WEIGHTS" and value in ("none", "imagenet")) else value
+            for name, value in parameters.items()}
+
+
+def run_notebook(name: str, given: Mapping[str, object], runs_dir: str | Path = "runs") -> None:
+    """Runs one notebook alone, its executed copy going to runs_dir.
+
+    Args:
+        name: of the notebook, such as "10_benchmark".
+        given: parameters by name.
+        runs_dir: folder of the executed notebook.
+
+    Raises:
+        FileNotFoundError: there is no such notebook.
+        ValueError: a parameter is unknown to it, or of another type than its default.
+        PapermillExecutionError: it failed; its executed copy is in the runs folder.
+    """
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    if not path.is_file():
+        known = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+        raise FileNotFoundError(f"there is no notebook {name!r}; there are {', '.join(known)}")
+    defaults = read_notebook_defaults(path)
+    roots = {key: value for key, value in ROOTS.items() if key in defaults}
+    parameters = _resolve_paths(roots | check_parameters(given, {name: defaults}))
+    Path(runs_dir).mkdir(parents=True, exist_ok=True)
+    _execute(name, Path(runs_dir) / f"{name}.ipynb", parameters)
 
 
 def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False) -> None:
@@ -162,7 +197,11 @@ def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False) 
                 if done.get("key") == key and done.get("outputs") == [_fingerprint(p) for p in run.outputs]:
                     print(f"[{n}/{n_runs}] {run.name}: nothing to do", flush=True)
                     continue
-                _execute(plan, run, f"[{n}/{n_runs}] {run.name}")
+                print(f"[{n}/{n_runs}] {run.name}", flush=True)
+                _execute(run.step, plan.runs_dir / f"{run.name}.ipynb", run.parameters)
+                missing = [str(path) for path in run.outputs if not path.is_file()]
+                if missing:
+                    raise FileNotFoundError(f"{run.name} ran but did not write {missing}")
                 records[run.name] = {"key": key, "outputs": [_fingerprint(p) for p in run.outputs]}
                 write_json(records_path, records)
             after = _hash([records.get(run.name) for run in todo[step]])
@@ -170,26 +209,24 @@ def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False) 
 
 def _list_inputs(plan: Plan) -> list[Path]:
     """Returns the files that every result depends on: the tables, the list of duplicates, the weights."""
-    named = [Path(plan.parameters[name]) for name in ("DUPLICATES_CSV", "WEIGHTS")]
-    return [*sorted(Path(plan.parameters["DATA_DIR"]).glob("*.csv")), *named]
+    p = plan.parameters
+    tables = [path for name in ("DATA_DIR", "EXTERNAL_DIR") if p[name] for path in sorted(Path(p[name]).glob("*.csv"))]
+    return [*tables, Path(p["DUPLICATES_CSV"]), Path(p["WEIGHTS"])]
 
 
-def _execute(plan: Plan, run: Run, title: str) -> None:
+def _execute(name: str, executed_path: Path, parameters: Mapping[str, object]) -> None:
     """Runs one notebook, its printed lines shown as they come."""
-    print(title, flush=True)
-    papermill.execute_notebook(ROOT / "notebooks" / f"{run.step}.ipynb", plan.runs_dir / f"{run.name}.ipynb",
-                               run.parameters, cwd=ROOT / "notebooks", kernel_name="python3", progress_bar=False,
+    papermill.execute_notebook(ROOT / "notebooks" / f"{name}.ipynb", executed_path, dict(parameters),
+                               cwd=ROOT / "notebooks", kernel_name="python3", progress_bar=False,
                                stdout_file=sys.stdout, stderr_file=sys.stderr, config=KERNEL_CONFIG)
-    missing = [str(path) for path in run.outputs if not path.is_file()]
-    if missing:
-        raise FileNotFoundError(f"{run.name} ran but did not write {missing}")
 
 
 def delete_outputs(plan: Plan, steps: Sequence[str]) -> None:
     """Deletes what the steps left before: stores, the experiment's files (of FOLD alone where that is given), executed
     notebooks, the submission."""
-    if "01_resize_images" in steps and plan.store_dir.exists():
-        shutil.rmtree(plan.store_dir)
+    for store_dir in plan.store_dirs if "01_resize_images" in steps else ():
+        if store_dir.exists():
+            shutil.rmtree(store_dir)
     if "05_predict_test" in steps:
         plan.submission_path.unlink(missing_ok=True)
     for step in steps:
@@ -213,7 +250,7 @@ def _check_experiment(plan: Plan, fresh_steps: Sequence[str]) -> None:
     """
     path = plan.experiment_dir / "parameters.json"
     wanted = {k: v for k, v in sorted(plan.parameters.items()) if k not in FREE}
-    wanted |= {name: Path(plan.parameters[name]).name for name in ("WEIGHTS", "DUPLICATES_CSV")}
+    wanted |= {name: Path(plan.parameters[name]).name for name in ("WEIGHTS", "DUPLICATES_CSV", "EXTERNAL_DIR")}
     found = read_json(path) if path.is_file() else {}
     differing = [name for name in wanted if name in found and found[name] != wanted[name]]
     first = min((i for i, step in enumerate(STEPS) if set(differing) & set(plan.defaults[step])), default=len(STEPS))
@@ -290,6 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-r", "--parameters_raw", nargs=2, action="append", default=[], metavar=("NAME", "TEXT"))
     parser.add_argument("-y", "--parameters_yaml", action="append", default=[], metavar="YAML")
     parser.add_argument("--steps", default=f"{STEPS[0][:2]}-{STEPS[-1][:2]}", help="part of 01-05, e.g. 03-05 or 04")
+    parser.add_argument("--notebook", metavar="NAME", help="run this notebook alone instead, e.g. 10_benchmark")
     parser.add_argument("--fresh", action="store_true", help="start the steps over instead of continuing")
     parser.add_argument("--runs-dir", default=ROOT / "runs", help="where the executed notebooks go")
     a = parser.parse_args(arguments)
@@ -297,9 +335,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, lambda *_: _stop("the same command" + " without --fresh" * a.fresh))
     start, where = time.perf_counter(), ""
     try:
-        steps = parse_steps(a.steps)
-        plan = make_plan(read_parameters(a.parameters_file, a.parameters_yaml, a.parameters + a.parameters_raw),
-                         a.runs_dir)
+        given = read_parameters(a.parameters_file, a.parameters_yaml, a.parameters + a.parameters_raw)
+        if a.notebook:
+            where = f"; the whole story is in {os.path.relpath(a.runs_dir)}"
+            run_notebook(a.notebook, given, a.runs_dir)
+            return 0
+        steps, plan = parse_steps(a.steps), make_plan(given, a.runs_dir)
         where = f"; the whole story is in {os.path.relpath(plan.runs_dir)}"
         run_pipeline(plan, steps, a.fresh)
     except PapermillExecutionError as error:

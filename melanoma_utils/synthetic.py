@@ -11,7 +11,7 @@ The style of skin and moles is shared to the same degree: at s = 0 a patient's i
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -26,14 +26,9 @@ from melanoma_utils.competition import (
     DUPLICATE_COLUMNS,
     TEST_COLUMNS,
     TRAIN_COLUMNS,
-    find_images,
-    read_test,
-    read_train,
 )
-from melanoma_utils.dicom import write_dicom
 from melanoma_utils.drawing import draw_image
 from melanoma_utils.files import find_differences, lock_folder, read_json, write_bytes, write_csv, write_json
-from melanoma_utils.tfrecords import write_tfrecords
 
 DRAWING_VERSION = 1  # raise it whenever the same config would give other bytes
 CLASS_DISTANCE = 2.2  # of the atypia, in its standard deviations
@@ -106,40 +101,6 @@ def draw_competition(out_dir: str | Path, config: SyntheticConfig | None = None,
             _draw_files(out_dir, config, n_jobs)
             os.replace(partial_path, marker_path)
     return out_dir
-
-
-def write_dicoms(data_dir: str | Path) -> None:
-    """Writes a DICOM version of every image of a drawn competition, train/*.dcm and test/*.dcm as on Kaggle.
-
-    Args:
-        data_dir: folder of `draw_competition`; its JPEG bytes go into the DICOM files as they are.
-
-    Raises:
-        FileNotFoundError: the folder holds no whole competition.
-    """
-    for split, df, paths in _read_splits(data_dir):
-        for row in df.to_dict("records"):
-            path = Path(data_dir, split, f"{row['image_name']}.dcm")
-            write_dicom(path, paths[row["image_name"]].read_bytes(), row)
-
-
-def write_shards(data_dir: str | Path) -> None:
-    """Writes TFRecord versions of a drawn competition, tfrecords/train*.tfrec and test*.tfrec as on Kaggle.
-
-    Args:
-        data_dir: folder of `draw_competition`; its JPEG bytes go into the records as they are.
-
-    Raises:
-        FileNotFoundError: the folder holds no whole competition.
-    """
-    for split, df, paths in _read_splits(data_dir):
-        write_tfrecords(Path(data_dir, "tfrecords"), split, df, paths)
-
-
-def _read_splits(data_dir: str | Path) -> Iterator[tuple[str, pd.DataFrame, Mapping]]:
-    """Yields (split, its table, image_name -> JPEG file)."""
-    for split, df in (("train", read_train(data_dir)), ("test", read_test(data_dir))):
-        yield split, df, find_images(data_dir, split, df["image_name"], "jpeg")
 
 
 def _holds_config(path: Path, stamp: dict) -> bool:

@@ -85,8 +85,9 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
 
     Args:
         store: images of all rows of folds_df.
-        folds_df: table with image_name, target, fold and the metadata columns.
-        fold: the fold to leave out; its AUC is shown each epoch (without TTA) and used for nothing.
+        folds_df: table with image_name, target, fold, source and the metadata columns.
+        fold: the fold to leave out; its AUC over the competition's rows is shown each epoch (without TTA) and used
+            for nothing.
         config: what to train.
         partial_path: file for the state after each epoch; the caller deletes it when the result is stored.
         device: "cpu" or "cuda".
@@ -100,16 +101,17 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
         ValueError: the fold is out of range, there are too few folds for a monitor, the loss is not finite, or
             partial_path holds the state of another training.
     """
-    train_df, valid_df = split_by_fold(folds_df, fold)
+    train_df, valid_df, _ = split_by_fold(folds_df, fold)
     frames = {"train": train_df, "valid": valid_df}
     if config.has_monitor:
-        n_folds = folds_df["fold"].nunique()
+        n_folds = int(folds_df["fold"].max()) + 1
         if n_folds < 3:
             raise ValueError(f"SCHEDULER 'plateau' and EARLY_STOPPING_PATIENCE need at least 3 folds, met {n_folds}: "
                              "one is scored, another watched, the rest trained on")
-        is_monitor = train_df["fold"] == (fold + 1) % n_folds
+        is_monitor = (train_df["fold"] == (fold + 1) % n_folds) & (train_df["source"] == "competition")
         frames |= {"train": train_df[~is_monitor], "monitor": train_df[is_monitor]}
         log(f"fold {(fold + 1) % n_folds} is watched and not trained on, so that fold {fold} decides nothing")
+    frames["competition"] = frames["train"][frames["train"]["source"] == "competition"]
     samples = {name: select_samples(store, df, config.model.use_metadata) for name, df in frames.items()}
     run = _Run(samples, config, fold, device, store.identity)
     run.resume(Path(partial_path), log)
@@ -182,7 +184,7 @@ class _Run:
         torch.manual_seed(_mix_seed(config.seed, fold, 0))
         self.model = build_model(config.model)
         if config.model.use_metadata:
-            fit_metadata(self.model, samples["train"])
+            fit_metadata(self.model, samples["competition"])  # external patients are others, in sex, age and site
         self.model.to(device, memory_format=torch.channels_last)
         extra = {"momentum": 0.9} if config.optimizer == "sgd" else {}
         self.optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), lr=config.lr,

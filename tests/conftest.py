@@ -9,7 +9,7 @@ import pytest
 
 from melanoma_utils.competition import find_images, read_test, read_train
 from melanoma_utils.folds import create_folds
-from melanoma_utils.image_store import build_store
+from melanoma_utils.store_building import build_store
 from melanoma_utils.synthetic import SyntheticConfig, draw_competition
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,8 +53,9 @@ def real_dir():
 
 
 def make_command(*arguments, parameters=TINY):
-    """Returns the pipeline's command line with a parameter file."""
-    return [sys.executable, "-m", "melanoma_utils.pipeline", "-f", str(parameters), *map(str, arguments)]
+    """Returns the pipeline's command line, with a parameter file unless that is None."""
+    file = ["-f", str(parameters)] if parameters else []
+    return [sys.executable, "-m", "melanoma_utils.pipeline", *file, *map(str, arguments)]
 
 
 def run_pipeline(*arguments, parameters=TINY, check=True, **options):

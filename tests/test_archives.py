@@ -7,9 +7,9 @@ import pytest
 
 from melanoma_utils.archives import list_zip_members
 from melanoma_utils.competition import find_images, read_train
-from melanoma_utils.image_store import build_store
 from melanoma_utils.images import load_resized, read_image_size
-from melanoma_utils.synthetic import write_dicoms
+from melanoma_utils.store_building import build_store
+from melanoma_utils.synthetic_formats import write_dicoms
 
 
 @pytest.fixture

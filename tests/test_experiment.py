@@ -30,7 +30,7 @@ def folder(store, folds_df, tmp_path):
         oof_df = folds_df[folds_df["fold"] == fold][["image_name", "patient_id", "target", "fold"]]
         description = describe_training(CONFIG, fold, tmp_path / "folds.csv", store, 1)
         save_fold(tmp_path, description, build_model(CONFIG.model), pd.DataFrame({"epoch": [1]}),
-                  oof_df.assign(logit=np.arange(len(oof_df), dtype=np.float32)))
+                  oof_df.assign(logit=np.arange(len(oof_df), dtype=np.float32)), oof_df[:0])
     return tmp_path
 
 

@@ -49,7 +49,8 @@ def test_a_fold_out_of_range_is_refused(folds_df):
 
 
 def test_split_by_fold_parts_the_rows(folds_df):
-    train_df, valid_df = split_by_fold(folds_df, 1)
+    train_df, valid_df, external_df = split_by_fold(folds_df, 1)
+    assert external_df.empty
     assert set(valid_df["fold"]) == {1} and set(train_df["fold"]) == {0, 2}
     assert len(train_df) + len(valid_df) == len(folds_df)
 
@@ -96,3 +97,17 @@ def test_the_leak_of_image_level_folds_on_the_real_table(real_dir):
     assert roc_auc_score(leaky_df["target"], score_by_patient_memory(leaky_df)) == pytest.approx(0.75, abs=0.01)
     assert roc_auc_score(grouped_df["target"], score_by_patient_memory(grouped_df)) == 0.5
     assert grouped_df.groupby("fold")["target"].sum().between(57, 60).all()
+
+
+def test_external_rows_are_trained_on_and_left_out_apart(folds_df):
+    names = [f"external_{name}" for name in folds_df["image_name"]]
+    external_df = create_folds(folds_df.drop(columns=["fold", "source"]).assign(image_name=names), 3, source="external")
+    both_df = pd.concat([folds_df, external_df], ignore_index=True)
+    for fold in range(3):
+        train_df, valid_df, left_out_df = split_by_fold(both_df, fold)
+        assert set(valid_df["source"]) == {"competition"} and set(left_out_df["source"]) == {"external"}
+        assert set(train_df["source"]) == {"competition", "external"} and fold not in set(train_df["fold"])
+        assert valid_df["image_name"].tolist() == folds_df[folds_df["fold"] == fold]["image_name"].tolist()
+        assert not set(left_out_df["patient_id"]) & set(train_df[train_df["source"] == "external"]["patient_id"])
+    with pytest.raises(ValueError, match="the source 'extern' is not one of"):
+        create_folds(folds_df, 3, source="extern")

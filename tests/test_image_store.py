@@ -1,25 +1,15 @@
-import contextlib
-import hashlib
-import shutil
-
 import numpy as np
 import pytest
 
-from melanoma_utils import image_store
 from melanoma_utils.competition import find_images, read_train
-from melanoma_utils.image_store import build_store, open_store
+from melanoma_utils.image_store import join_stores, name_store, open_store
 from melanoma_utils.images import load_resized
+from melanoma_utils.store_building import build_store
 
 
-@pytest.fixture
-def paths(data_dir, tmp_path):
-    """Copies of the training images, to be spoilt."""
-    shutil.copytree(data_dir / "jpeg" / "train", tmp_path / "images")
-    return find_images(tmp_path, "images", read_train(data_dir)["image_name"])
-
-
-def digest(folder):
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+@pytest.fixture(scope="module")
+def paths(data_dir):
+    return find_images(data_dir, "train", read_train(data_dir)["image_name"])
 
 
 def test_each_row_is_the_image_of_its_name(store, data_dir):
@@ -32,103 +22,6 @@ def test_each_row_is_the_image_of_its_name(store, data_dir):
 def test_unknown_name_is_an_error(store):
     with pytest.raises(KeyError, match="1 of 2 images are not in the image store, first nobody"):
         store.find_rows([next(iter(store.rows)), "nobody"])
-
-
-class Killed(BaseException):
-    pass
-
-
-def die_at(nth, function):
-    """Returns a function that does the same, but raises Killed instead of its nth call (from 0)."""
-    calls = []
-
-    def deadly(*arguments):
-        if len(calls) == nth:
-            raise Killed
-        calls.append(1)
-        return function(*arguments)
-
-    return deadly
-
-
-@pytest.mark.parametrize("n_chunks", [0, 1, 2])
-@pytest.mark.parametrize("torn", [0, 700])
-def test_a_killed_build_continues_and_ends_with_the_same_bytes(paths, tmp_path, monkeypatch, n_chunks, torn):
-    build_store(paths, tmp_path / "whole", 32, n_jobs=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(image_store, "_decode_chunk", die_at(n_chunks, image_store._decode_chunk))
-        with pytest.raises(Killed):
-            build_store(paths, tmp_path / "killed", 32, n_jobs=1)
-    with open(tmp_path / "killed" / "images.npy.part", "ab") as file:
-        file.write(b"x" * torn)  # a row that was written in part
-    lines = []
-    build_store(paths, tmp_path / "killed", 32, n_jobs=1, log=lines.append)
-    assert digest(tmp_path / "whole") == digest(tmp_path / "killed")
-    assert any("there already" in line for line in lines) == (n_chunks > 0)
-
-
-@pytest.mark.parametrize("nth", [0, 1, 2, 3, 4])
-def test_killed_between_writing_and_renaming_a_file(paths, tmp_path, monkeypatch, nth):
-    build_store(paths, tmp_path / "whole", 32, n_jobs=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(image_store.os, "replace", die_at(nth, image_store.os.replace))
-        with pytest.raises(Killed):
-            build_store(paths, tmp_path / "killed", 32, n_jobs=1)
-    build_store(paths, tmp_path / "killed", 32, n_jobs=1)
-    assert digest(tmp_path / "whole") == digest(tmp_path / "killed")
-
-
-def test_bad_images_are_named_together_and_mended_ones_are_tried_again(paths, tmp_path):
-    names = list(paths)
-    good = {name: paths[name].read_bytes() for name in (names[1], names[40])}
-    paths[names[1]].write_bytes(b"")
-    paths[names[40]].write_bytes(good[names[40]][:200])
-    with pytest.raises(ValueError, match=rf"(?s)2 of {len(names)} images can't be read.*{names[1]}.*{names[40]}"):
-        build_store(paths, tmp_path / "store", 32, n_jobs=1)
-    for name, content in good.items():
-        paths[name].write_bytes(content)
-    build_store(paths, tmp_path / "store", 32, n_jobs=1)
-    build_store(paths, tmp_path / "undisturbed", 32, n_jobs=1)
-    assert digest(tmp_path / "store") == digest(tmp_path / "undisturbed")
-
-
-@pytest.mark.parametrize("nth", range(6))
-def test_killed_while_mended_images_are_tried_again(paths, tmp_path, monkeypatch, nth):
-    """A kill at each renaming of the second call: no image may stay black, none may stay listed as bad."""
-    build_store(paths, tmp_path / "whole", 32, n_jobs=1)
-    victim = list(paths.values())[1]
-    good = victim.read_bytes()
-    victim.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"1 of \d+ images can't be read"):
-        build_store(paths, tmp_path / "killed", 32, n_jobs=1)
-    victim.write_bytes(good)
-    with monkeypatch.context() as patch, contextlib.suppress(Killed):
-        patch.setattr(image_store.os, "replace", die_at(nth, image_store.os.replace))
-        build_store(paths, tmp_path / "killed", 32, n_jobs=1)
-    build_store(paths, tmp_path / "killed", 32, n_jobs=1)
-    assert digest(tmp_path / "whole") == digest(tmp_path / "killed")
-
-
-def test_skip_leaves_bad_images_out(paths, tmp_path):
-    names = list(paths)
-    paths[names[0]].write_bytes(b"no image")
-    store = build_store(paths, tmp_path / "store", 32, on_bad_image="skip", n_jobs=1)
-    assert set(names) - set(store.rows) == {names[0]}
-    assert np.array_equal(store.images[store.find_rows(names[-1:])[0]], load_resized(paths[names[-1]], 32))
-    with pytest.raises(ValueError, match=r"1 of \d+ images can't be read"):
-        build_store(paths, tmp_path / "store", 32, on_bad_image="stop", n_jobs=1)
-
-
-@pytest.mark.parametrize("change", ["size", "mode", "names", "content"])
-def test_a_store_made_from_something_else_is_refused(paths, tmp_path, change):
-    build_store(paths, tmp_path / "store", 32, n_jobs=1)
-    if change == "names":
-        paths.pop(next(iter(paths)))
-    if change == "content":
-        next(iter(paths.values())).write_bytes(list(paths.values())[1].read_bytes() + b" ")
-    with pytest.raises(ValueError, match="was made from something else"):
-        build_store(paths, tmp_path / "store", 16 if change == "size" else 32, "crop" if change == "mode" else "squash",
-                    n_jobs=1)
 
 
 def test_an_unfinished_store_is_not_opened(tmp_path):
@@ -146,13 +39,27 @@ def test_a_store_of_another_size_or_a_damaged_one_is_not_opened(paths, tmp_path)
         open_store(tmp_path / "store")
 
 
-def test_too_little_space_is_noticed_before_the_work(paths, tmp_path, monkeypatch):
-    monkeypatch.setattr(image_store.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
-    with pytest.raises(OSError, match="the image store needs"):
-        build_store(paths, tmp_path / "store", 32, n_jobs=1)
+def test_joined_stores_read_like_one(store, paths, tmp_path):
+    names = list(paths)
+    other = build_store({f"other_{name}": paths[name] for name in names[:7]} | {names[0]: paths[names[1]]},
+                        tmp_path / "other", 32, n_jobs=1)
+    joined = join_stores(store, other)
+    wanted = [names[3], f"other_{names[5]}", names[0], f"other_{names[0]}"]
+    images = joined.images[joined.find_rows(wanted)]
+    assert np.array_equal(images, [load_resized(paths[names[i]], 32) for i in (3, 5, 0, 0)])
+    assert joined.images.shape == (len(paths) + 8, 32, 32, 3)
+    assert joined.identity["external"] == other.identity and "external" not in store.identity
 
 
-def test_number_of_processes_does_not_change_the_bytes(paths, tmp_path):
-    build_store(paths, tmp_path / "one", 32, n_jobs=1)
-    build_store(paths, tmp_path / "two", 32, n_jobs=2)
-    assert digest(tmp_path / "one") == digest(tmp_path / "two")
+def test_stores_made_differently_are_not_joined(store, paths, tmp_path):
+    other = build_store(paths, tmp_path / "other", 16, n_jobs=1)
+    with pytest.raises(ValueError, match="differ in image_size: 32 and 16"):
+        join_stores(store, other)
+    other = build_store(paths, tmp_path / "grey", 32, clean_steps=["shades_of_gray"], n_jobs=1)
+    with pytest.raises(ValueError, match="differ in clean_steps"):
+        join_stores(store, other)
+
+
+def test_a_store_is_named_after_what_it_is_made_from(tmp_path):
+    assert name_store(tmp_path / "siim", 64, "crop") == "siim_64_crop"
+    assert name_store(tmp_path / "siim", 64, "crop", ["remove_hairs"]) == "siim_64_crop_remove_hairs"

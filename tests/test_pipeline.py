@@ -12,10 +12,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import DEMO, ROOT, TINY, make_command, place, run_pipeline
+from sklearn.metrics import roc_auc_score
 
 from melanoma_utils.competition import read_sample_submission, read_train
 from melanoma_utils.pipeline import STEPS, main, parse_steps
-from melanoma_utils.synthetic import SyntheticConfig, draw_competition, write_dicoms, write_shards
+from melanoma_utils.synthetic import SyntheticConfig, draw_competition
+from melanoma_utils.synthetic_formats import write_dicoms, write_external, write_shards
 
 REPRODUCIBLE = ("output/stores/*/*/*", "output/*/*.csv", "output/*/*.safetensors", "output/*/metrics.json",
                 "output/*/parameters.json", "output/*/test_fold_*.json", "submissions/*.csv")
@@ -176,6 +178,59 @@ def test_other_formats_give_the_store_that_jpeg_gives(finished, data_dir, tmp_pa
     stores = [sorted((where / "output" / "stores").glob("*/*/images.npy")) for where in (finished[0], tmp_path)]
     from_jpeg, from_dicom = ([path.read_bytes() for path in paths] for paths in stores)
     assert from_jpeg == from_dicom and len(from_dicom) == 2
+
+
+@pytest.fixture(scope="module")
+def with_external(data_dir, tmp_path_factory):
+    """A folder in which the pipeline has run with external images, of which two are the competition's; the output."""
+    folder = tmp_path_factory.mktemp("with_external")
+    config = SyntheticConfig(n_train_patients=16, n_test_patients=1, mean_images_per_patient=3, prevalence=0.4,
+                             image_size=64, duplicate_share=0, seed=5)
+    write_external(draw_competition(folder / "other", config, n_jobs=1), folder / "isic_2019")
+    images = sorted((folder / "isic_2019" / "ISIC_2019_Training_Input").iterdir())
+    copied = [sorted((data_dir / "jpeg" / split).iterdir())[0] for split in ("train", "test")]
+    for source, path in zip(copied, images, strict=False):
+        shutil.copy(source, path)
+    flags = (*place(folder, data_dir), "-r", "EXTERNAL_DIR", folder / "isic_2019", "-p", "IMAGE_SIZE", 64)
+    return folder, flags, run_pipeline(*flags).stdout, [path.stem for path in images[:2]]
+
+
+def test_external_images_are_trained_on_and_scored_apart(with_external, data_dir):
+    folder, flags, printed, copies = with_external
+    output = folder / "output" / "tiny"
+    folds_df = pd.read_csv(output / "folds.csv")
+    external_df = folds_df[folds_df["source"] == "external"]
+    assert not set(external_df["image_name"]) & set(copies) and len(external_df) > 20
+    assert "external images; 2 copies dropped" in printed
+    metrics = json.loads((output / "metrics.json").read_text())
+    oof_df = pd.concat([pd.read_csv(output / f"oof_fold_{k}.csv") for k in range(2)])
+    assert set(oof_df["image_name"]) == set(folds_df[folds_df["source"] == "competition"]["image_name"])
+    assert metrics["n_images"] == len(oof_df) and metrics["oof_auc"] == pytest.approx(
+        roc_auc_score(oof_df["target"], oof_df["logit"]))
+    external_oof_df = pd.concat([pd.read_csv(output / f"external_oof_fold_{k}.csv") for k in range(2)])
+    assert set(external_oof_df["image_name"]) == set(external_df["image_name"])
+    assert metrics["external_auc"] == pytest.approx(roc_auc_score(external_oof_df["target"], external_oof_df["logit"]))
+    assert run_pipeline(*flags).stdout.count("nothing to do") == 6
+
+
+def test_an_experiment_does_not_lose_or_gain_external_images_unnoticed(with_external, data_dir):
+    folder = with_external[0]
+    process = run_pipeline(*place(folder, data_dir), "-p", "IMAGE_SIZE", 64, check=False)
+    assert process.returncode == 1 and "EXTERNAL_DIR is 'isic_2019', wanted ''" in process.stderr
+
+
+def test_more_sizes_are_stores_that_another_experiment_finds(data_dir, tmp_path):
+    run_pipeline(*place(tmp_path, data_dir), "--steps", "01", "-p", "MORE_IMAGE_SIZES", "[48]")
+    printed = run_pipeline(*place(tmp_path, data_dir), "--steps", "01", "-p", "IMAGE_SIZE", "48", "-p", "EXPERIMENT",
+                           "larger").stdout
+    assert "stores/tiny_48_squash: train (97, 48, 48, 3)" in printed and "of 97 images" not in printed
+
+
+def test_clean_steps_have_a_store_of_their_own(data_dir, tmp_path):
+    flags = (*place(tmp_path, data_dir), "--steps", "01", "-p", "CLEAN_STEPS")
+    assert "stores/tiny_32_squash_shades_of_gray: train" in run_pipeline(*flags, "['shades_of_gray']").stdout
+    process = run_pipeline(*flags, "['bleach']", "-p", "EXPERIMENT", "other", check=False)
+    assert process.returncode == 1 and "CLEAN_STEPS 'bleach' is not one of" in process.stderr
 
 
 def test_parse_steps():

@@ -14,7 +14,8 @@ from melanoma_utils.competition import find_images, read_test, read_train
 from melanoma_utils.dicom import find_metadata_differences, read_dicom_metadata
 from melanoma_utils.drawing import draw_image
 from melanoma_utils.images import load_resized
-from melanoma_utils.synthetic import SyntheticConfig, draw_competition, make_latents, make_tables, write_dicoms
+from melanoma_utils.synthetic import SyntheticConfig, draw_competition, make_latents, make_tables
+from melanoma_utils.synthetic_formats import write_dicoms
 
 TINY = SyntheticConfig(
     n_train_patients=6, n_test_patients=3, mean_images_per_patient=4, duplicate_share=0.1, image_size=48, seed=3

@@ -7,9 +7,9 @@ from tfrecord.reader import tfrecord_loader
 from tfrecord.writer import TFRecordWriter
 
 from melanoma_utils.competition import find_images, read_train
-from melanoma_utils.image_store import build_store
 from melanoma_utils.images import load_resized
-from melanoma_utils.synthetic import write_shards
+from melanoma_utils.store_building import build_store
+from melanoma_utils.synthetic_formats import write_shards
 from melanoma_utils.tfrecords import find_code_differences, list_tfrecord_members, write_tfrecords
 
 

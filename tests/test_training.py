@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -27,7 +28,7 @@ def states_equal(first, second):
 def test_eight_images_are_learnt_by_heart(store, folds_df, tmp_path):
     eight_df = folds_df.groupby(["target"]).head(4).assign(fold=0)
     other_df = folds_df[~folds_df["image_name"].isin(eight_df["image_name"])].assign(fold=1)
-    df = training.pd.concat([eight_df, other_df])
+    df = pd.concat([eight_df, other_df])
     off = AugmentConfig(flip=False, rotation=0, shift=0, scale_min=1, scale_max=1, brightness=0, contrast=0)
     config = replace(CONFIG, n_epochs=60, batch_size=8, lr=0.01, augment=off)
     model, history_df, _ = train_fold(store, df, 1, config, tmp_path / "p.pt", log=quiet)
@@ -111,6 +112,27 @@ def test_metadata_give_the_logit_of_their_logistic_regression(store, folds_df, t
     wanted = expected.decision_function(metadata)
     np.testing.assert_allclose(logits - logits[0], wanted - wanted[0], atol=1e-5)
     assert np.ptp(wanted) > 0.1
+
+
+def test_external_images_are_trained_on_and_decide_nothing_else(store, folds_df, tmp_path, monkeypatch):
+    """Half of the rows become external: the watched fold, the fold that is scored and the metadata have none."""
+    is_external = pd.Series(range(len(folds_df))) % 2 == 1
+    df = folds_df.assign(source=np.where(is_external, "external", "competition"))
+    df.loc[is_external, "sex"] = "male"
+    seen, train_epoch = set(), training.train_epoch
+
+    def watch(model, samples, *arguments, **options):
+        seen.update(samples.rows)
+        return train_epoch(model, samples, *arguments, **options)
+
+    monkeypatch.setattr(training, "train_epoch", watch)
+    config = replace(CONFIG, n_epochs=1, early_stopping_patience=1, model=replace(CONFIG.model, use_metadata=True))
+    model, _, _ = train_fold(store, df, 2, config, tmp_path / "p.pt", log=quiet)
+    trained = {name for name, row in store.rows.items() if row in seen}
+    own_df = df[(df["fold"] == 1) & ~is_external]
+    assert trained == set(own_df["image_name"]) | set(df[(df["fold"] != 2) & is_external]["image_name"])
+    expected = LogisticRegression(max_iter=1000).fit(encode_metadata(own_df), own_df["target"])
+    np.testing.assert_allclose(model.metadata.weight.numpy(), expected.coef_, atol=1e-5)
 
 
 def test_a_loss_that_is_not_finite_is_loud_and_keeps_the_last_good_state(store, folds_df, tmp_path):

@@ -1,0 +1,109 @@
+"""Measuring one way of doing a thing beside another, in one run: on a shared machine only ratios hold."""
+
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from melanoma_utils.drawing import draw_image
+from melanoma_utils.files import write_bytes
+from melanoma_utils.synthetic import SyntheticConfig, make_latents
+
+PHOTOGRAPH_SIZE = (6000, 4000)  # width, height in pixels of most of the competition's originals
+
+
+def compare_rates(what: str, ours: Callable[[], object], reference: Callable[[], object], n_items: int, unit: str,
+                  reference_name: str, n_repeats: int = 3) -> dict:
+    """Returns a row: how many items a second two ways do, run in turn.
+
+    Args:
+        what: the thing that is measured.
+        ours, reference: two ways, each doing n_items items a call.
+        n_items: items a call.
+        unit: of the rates, e.g. "images/s".
+        reference_name: what the reference is.
+        n_repeats: calls of each; the median of their rates counts.
+
+    Returns:
+        what, unit, ours, reference, ratio (ours / reference: above 1 is faster), reference_name.
+    """
+    rates = {ours: [], reference: []}
+    for _ in range(n_repeats):
+        for way, of_way in rates.items():
+            start = time.perf_counter()
+            way()
+            of_way.append(n_items / (time.perf_counter() - start))
+    return make_row(what, unit, median(rates[ours]), median(rates[reference]), reference_name)
+
+
+def make_row(what: str, unit: str, ours: float, reference: float, reference_name: str) -> dict:
+    """Returns a row of two figures and their ratio, ours / reference; see `compare_rates`."""
+    return {"what": what, "unit": unit, "ours": ours, "reference": reference, "ratio": ours / reference,
+            "reference_name": reference_name}
+
+
+def measure_peak_memory(function: Callable, *arguments: object, **options: object) -> float:
+    """Returns the largest resident memory in MiB of a fresh process that calls a function of a module, looked at
+    every hundredth of a second."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_call_and_measure, function, arguments, options).result()
+
+
+def _call_and_measure(function: Callable, arguments: Sequence[object], options: dict) -> float:
+    process, is_done, peak = psutil.Process(), threading.Event(), [0]
+
+    def watch() -> None:
+        while not is_done.wait(0.01):
+            peak[0] = max(peak[0], process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        function(*arguments, **options)
+    finally:
+        is_done.set()
+        watcher.join()
+    return peak[0] / 2**20
+
+
+def load_fully_decoded(path: str | Path, image_size: int) -> np.ndarray:
+    """Returns a JPEG file as (image_size, image_size, 3) uint8 RGB the original's way: all pixels decoded, then
+    resized bilinearly."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB").resize((image_size, image_size), Image.Resampling.BILINEAR))
+
+
+def draw_photographs(out_dir: str | Path, n_images: int) -> list[Path]:
+    """Writes drawn lesions as JPEG files as large as the competition's originals, where they are not there yet.
+
+    They are drawn at a quarter of that size and enlarged, with the noise of a camera, so that a decoder has as much
+    to do as with a photograph.
+    """
+    paths = [Path(out_dir) / f"photograph_{i}.jpg" for i in range(n_images)]
+    latents = make_latents(SyntheticConfig(n_train_patients=n_images, n_test_patients=1)).to_dict("records")
+    for i, path in enumerate(paths):
+        if not path.is_file():
+            small = Image.fromarray(draw_image(latents[i], PHOTOGRAPH_SIZE[0] // 4)[0])
+            noise = np.random.default_rng(i).normal(0, 3, (*PHOTOGRAPH_SIZE[::-1], 3)).astype(np.float32)
+            pixels = np.asarray(small.resize(PHOTOGRAPH_SIZE, Image.Resampling.BICUBIC)) + noise
+            write_jpegs(out_dir, {path.stem: pixels.clip(0, 255).astype(np.uint8)})
+    return paths
+
+
+def write_jpegs(out_dir: str | Path, images: Mapping[str, np.ndarray]) -> list[Path]:
+    """Writes (H, W, 3) uint8 RGB images as out_dir/<name>.jpg, quality 90; returns
+    their paths."""
+    paths = [Path(out_dir) / f"{name}.jpg" for name in images]
+    for path, image in zip(paths, images.values(), strict=True):
+        buffer = BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=90)
+        write_bytes(path, buffer.getvalue())
+    return paths

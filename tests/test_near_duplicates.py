@@ -1,0 +1,74 @@
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageEnhance
+
+from melanoma_utils.competition import find_images, read_train
+from melanoma_utils.images import load_resized
+from melanoma_utils.near_duplicates import HASH_SIZE, MAX_DISTANCE, find_copies, find_near_duplicates, hash_images
+from melanoma_utils.store_building import build_store
+
+
+@pytest.fixture(scope="module")
+def images(data_dir):
+    """Forty drawn images at 64 px, no two the same."""
+    names = read_train(data_dir)["image_name"][:40]
+    return np.stack([load_resized(path, 64) for path in find_images(data_dir, "train", names).values()])
+
+
+def recompress(image):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=60)
+    return np.asarray(Image.open(buffer))
+
+
+@pytest.mark.parametrize("change", [
+    recompress, lambda image: np.asarray(ImageEnhance.Brightness(Image.fromarray(image)).enhance(1.1)),
+    lambda image: np.asarray(Image.fromarray(image).resize((96, 96)).resize((64, 64))),
+])
+def test_near_copies_are_found_and_others_are_not(images, change):
+    copies = np.stack([change(image) for image in images[:10]])
+    pairs = find_near_duplicates(hash_images(copies), hash_images(images))
+    assert set(zip(range(10), range(10), strict=True)) <= set(zip(pairs["row"], pairs["other_row"], strict=True))
+    assert len(pairs) <= 12 and (pairs["distance"] <= MAX_DISTANCE).all()
+
+
+def test_distances_are_counted_in_bits_over_chunks():
+    rng = np.random.default_rng(0)
+    hashes = rng.random((2500, HASH_SIZE**2)) < 0.5
+    other = hashes[[2, 1500, 2400]].copy()
+    other[1, :7] ^= True
+    other[2, :17] ^= True
+    pairs = find_near_duplicates(hashes, other, max_distance=16)
+    assert pairs.to_dict("list") == {"row": [2, 1500], "other_row": [0, 1], "distance": [0, 7]}
+    assert find_near_duplicates(hashes, other, max_distance=17)["distance"].tolist() == [0, 7, 17]
+
+
+def test_no_images_have_no_duplicates():
+    assert find_near_duplicates(hash_images(np.empty((0, 8, 8, 3), np.uint8)), np.ones((2, 256), bool)).empty
+
+
+def test_copies_are_found_by_look_or_by_name(data_dir, tmp_path):
+    paths = find_images(data_dir, "train", read_train(data_dir)["image_name"][:12])
+    names = list(paths)
+    known = build_store({name: paths[name] for name in names[:6]}, tmp_path / "known", 64, n_jobs=1)
+    sources = {"copy": paths[names[2]], names[4]: paths[names[9]], "new": paths[names[11]]}
+    mine = build_store(sources, tmp_path / "mine", 64, n_jobs=1)
+    wanted_df = pd.DataFrame({"image_name": [names[4], "copy"], "known_name": [names[4], names[2]], "distance": [0, 0]})
+    pd.testing.assert_frame_equal(find_copies(mine, [known]), wanted_df, check_dtype=False)
+
+
+@pytest.mark.real
+def test_the_official_duplicates_are_found_among_real_test_images(real_dir, tmp_path):
+    duplicates_df = pd.read_csv(real_dir / "metadata" / "2020_Challenge_duplicates.csv")
+    duplicates_df = duplicates_df[duplicates_df["partition"] == "test"]
+    names = sorted({*duplicates_df["ISIC_id"], *duplicates_df["ISIC_id_paired"]})
+    paths = find_images(real_dir / "siim-isic-subset", "test", names)
+    images = np.stack([load_resized(path, 128) for path in paths.values()])
+    hashes = hash_images(images)
+    pairs = find_near_duplicates(hashes, hashes)
+    found = {(names[a], names[b]) for a, b in zip(pairs["row"], pairs["other_row"], strict=True) if a != b}
+    wanted = set(zip(duplicates_df["ISIC_id"], duplicates_df["ISIC_id_paired"], strict=True))
+    assert len(wanted) == 107 and wanted <= found and len(found) <= 2 * 110
