@@ -19,7 +19,7 @@ from melanoma_utils.models import (
     read_checkpoint_config,
     save_checkpoint,
 )
-from melanoma_utils.training import TrainConfig
+from melanoma_utils.train_config import TrainConfig, fill_defaults
 
 
 def checkpoint_path(experiment_dir: str | Path, fold: int) -> Path:
@@ -52,7 +52,7 @@ def is_trained(experiment_dir: str | Path, description: dict) -> bool:
     path = checkpoint_path(folder, fold)
     if not path.is_file():
         return False
-    differences = find_differences(read_checkpoint_config(path), json.loads(json.dumps(description)))
+    differences = find_differences(fill_defaults(read_checkpoint_config(path)), json.loads(json.dumps(description)))
     if differences:
         raise ValueError(f"{path} was trained otherwise ({differences}): give another EXPERIMENT, or start over with "
                          "`--fresh` (in Jupyter: delete the file)")

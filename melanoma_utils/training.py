@@ -1,11 +1,11 @@
-"""Training: the configuration, one epoch, one fold."""
+"""Training: one epoch, one fold."""
 
 import hashlib
 import io
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,60 +19,9 @@ from melanoma_utils.files import write_bytes
 from melanoma_utils.folds import split_by_fold
 from melanoma_utils.image_store import ImageStore
 from melanoma_utils.inference import Samples, autocast, predict_logits, select_samples
-from melanoma_utils.models import LesionClassifier, ModelConfig, build_model, describe_model
-from melanoma_utils.transforms import AugmentConfig, build_augmentation, to_float
-
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-SCHEDULERS = ("one_cycle", "cosine", "plateau", "none")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides what training gives.
-
-    Attributes:
-        model, augment: see `ModelConfig` and `AugmentConfig`.
-        n_epochs: passes over the training images.
-        batch_size: images a step (at most: the batches of an epoch are made equally large).
-        lr: highest learning rate.
-        optimizer: "adam", "adamw" or "sgd" (momentum 0.9).
-        weight_decay: of the optimizer.
-        scheduler: "one_cycle" and "cosine" change the rate every step, "plateau" divides it by 5 at the third
-            epoch without a better AUC and keeps the best epoch, "none" keeps it.
-        early_stopping_patience: stop after so many epochs without a better AUC and keep the best epoch; 0 = off.
-        precision: "fp32" or "bf16".
-        seed: of weights, order and augmentation.
-
-    Raises:
-        ValueError: a value is out of its range; names the parameter, the value and the range.
-    """
-
-    model: ModelConfig = field(default_factory=ModelConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    n_epochs: int = 10
-    batch_size: int = 32
-    lr: float = 1e-3
-    optimizer: str = "adamw"
-    weight_decay: float = 0.01
-    scheduler: str = "one_cycle"
-    early_stopping_patience: int = 0
-    precision: str = "fp32"
-    seed: int = 0
-
-    def __post_init__(self):
-        for name, low in {"n_epochs": 1, "batch_size": 2, "early_stopping_patience": 0, "seed": 0}.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"{name.upper()} {getattr(self, name)} is too small: wanted at least {low}")
-        if not 0 < self.lr < 10 or not 0 <= self.weight_decay < 1:
-            raise ValueError(f"LR {self.lr} is not in 0..10 or WEIGHT_DECAY {self.weight_decay} not in 0..1")
-        for name, choices in {"optimizer": tuple(OPTIMIZERS), "scheduler": SCHEDULERS}.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name.upper()} {getattr(self, name)!r} is not one of {choices}")
-
-    @property
-    def has_monitor(self) -> bool:
-        """Whether an AUC steers the training; it is then taken on a fold that is neither trained on nor scored."""
-        return self.scheduler == "plateau" or self.early_stopping_patience > 0
+from melanoma_utils.models import LesionClassifier, build_model, describe_model
+from melanoma_utils.train_config import OPTIMIZERS, TrainConfig
+from melanoma_utils.transforms import build_augmentation, to_float
 
 
 def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, partial_path: str | Path, *,
@@ -113,7 +62,8 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
         log(f"fold {(fold + 1) % n_folds} is watched and not trained on, so that fold {fold} decides nothing")
     frames["competition"] = frames["train"][frames["train"]["source"] == "competition"]
     samples = {name: select_samples(store, df, config.model.use_metadata) for name, df in frames.items()}
-    run = _Run(samples, config, fold, device, store.identity)
+    is_external = (frames["train"]["source"] == "external").to_numpy()
+    run = _Run(samples, is_external, config, fold, device, store.identity)
     run.resume(Path(partial_path), log)
     while not run.is_finished():
         run.run_epoch(log)
@@ -130,7 +80,7 @@ def train_epoch(model: LesionClassifier, samples: Samples, optimizer: torch.opti
         model: the classifier, on the device.
         samples: what to train on.
         optimizer: of the model's parameters.
-        order: (n,) permutation of the samples.
+        order: (n,) the samples to train on, in order.
         n_batches: number of steps; the batches are of equal size but for one image.
         augment: changes a batch of (B, 3, H, W) images in 0..1.
         after_step: called after each step, e.g. a scheduler's.
@@ -145,10 +95,11 @@ def train_epoch(model: LesionClassifier, samples: Samples, optimizer: torch.opti
     total = 0.0
     for step, part in enumerate(np.array_split(order, n_batches)):
         images = augment(to_float(samples.images[samples.rows[part]], device))  # (B, 3, H, W)
+        targets = torch.from_numpy(samples.targets[part]).to(device)  # (B,)
         metadata = None if samples.metadata is None else torch.from_numpy(samples.metadata[part]).to(device)
         with autocast(device, precision):
             logits = model(images, metadata)  # (B,)
-        loss = compute_loss(logits, torch.from_numpy(samples.targets[part]).to(device))
+        loss = compute_loss(logits, targets)
         if not math.isfinite(loss.item()):
             raise ValueError(f"the loss is {loss.item()} in step {step + 1} of {n_batches}: lower LR "
                              f"{optimizer.param_groups[0]['lr']:.2g}, or use PRECISION='fp32'")
@@ -158,6 +109,17 @@ def train_epoch(model: LesionClassifier, samples: Samples, optimizer: torch.opti
         after_step()
         total += loss.item() * len(part)
     return total / len(order)
+
+
+def _make_pools(is_external: np.ndarray, targets: np.ndarray, n_external: int) -> list[tuple[np.ndarray, int]]:
+    """Returns (rows, how many of them an epoch draws) for all rows, or one a pool: the competition's, which are all
+    drawn, the external melanomas, the other external images."""
+    if not n_external or not is_external.any():
+        return [(np.arange(len(targets)), len(targets))]
+    melanomas, others = (np.flatnonzero(is_external & (targets == t)) for t in (1, 0))
+    n_melanomas = min(len(melanomas), n_external // 2)
+    own = np.flatnonzero(~is_external)
+    return [(own, len(own)), (melanomas, n_melanomas), (others, min(len(others), n_external - n_melanomas))]
 
 
 def fit_metadata(model: LesionClassifier, samples: Samples) -> None:
@@ -173,13 +135,15 @@ def fit_metadata(model: LesionClassifier, samples: Samples) -> None:
 class _Run:
     """The state of one fold's training: what an epoch changes, and what a stopped run must find again."""
 
-    def __init__(self, samples: dict[str, Samples], config: TrainConfig, fold: int, device: str, store_identity: dict):
+    def __init__(self, samples: dict[str, Samples], is_external: np.ndarray, config: TrainConfig, fold: int,
+                 device: str, store_identity: dict):
         self.samples, self.config, self.fold, self.device = samples, config, fold, device
         self.store_identity = store_identity
         self.history: list[dict] = []
         self.seconds = 0.0
         self.best_state: dict | None = None
-        self.n_batches = -(-len(samples["train"].rows) // config.batch_size)
+        self.pools = _make_pools(is_external, samples["train"].targets, config.n_external)
+        self.n_batches = -(-sum(n for _, n in self.pools) // config.batch_size)
         self.augment = build_augmentation(config.augment)
         torch.manual_seed(_mix_seed(config.seed, fold, 0))
         self.model = build_model(config.model)
@@ -212,7 +176,9 @@ class _Run:
         start, config, epoch = time.perf_counter(), self.config, len(self.history) + 1
         seed = _mix_seed(config.seed, self.fold, epoch)
         torch.manual_seed(seed)  # augmentation and dropout
-        order = np.random.default_rng(seed).permutation(len(self.samples["train"].rows))
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(np.concatenate([pool if n == len(pool) else rng.choice(pool, n, replace=False)
+                                                for pool, n in self.pools]))
         lr = self.optimizer.param_groups[0]["lr"]
         steps = self.scheduler.step if config.scheduler in ("one_cycle", "cosine") else lambda: None
         loss = train_epoch(self.model, self.samples["train"], self.optimizer, order, n_batches=self.n_batches,

@@ -17,7 +17,7 @@ from melanoma_utils.experiment import (
 )
 from melanoma_utils.folds import write_folds
 from melanoma_utils.models import ModelConfig, build_model
-from melanoma_utils.training import TrainConfig
+from melanoma_utils.train_config import TrainConfig
 
 CONFIG = TrainConfig(model=ModelConfig("timm/test_resnet", image_size=32), n_epochs=1)
 
@@ -46,6 +46,20 @@ def test_a_finished_fold_is_known_and_another_one_is_not(folder, store):
 def test_a_fold_trained_otherwise_is_refused_with_the_difference(folder, store, change, named):
     with pytest.raises(ValueError, match=f"fold_0.safetensors was trained otherwise .{named}"):
         is_trained(folder, describe_training(replace(CONFIG, **change), 0, folder / "folds.csv", store, 1))
+
+
+def test_a_fold_of_a_version_that_knew_fewer_parameters_stays_valid(folder, store, monkeypatch):
+    read = experiment.read_checkpoint_config
+
+    def read_older(path):
+        config = read(path)
+        del config["train"]["n_external"], config["model"]["clean_steps"], config["train"]["augment"]["flip"]
+        return config
+
+    monkeypatch.setattr(experiment, "read_checkpoint_config", read_older)
+    assert is_trained(folder, describe_training(CONFIG, 0, folder / "folds.csv", store, 1))
+    with pytest.raises(ValueError, match=r"train\.n_external is 0, wanted 8"):
+        is_trained(folder, describe_training(replace(CONFIG, n_external=8), 0, folder / "folds.csv", store, 1))
 
 
 def test_a_fold_trained_on_other_folds_is_refused(folder, store, folds_df):

@@ -10,7 +10,8 @@ from melanoma_utils import training
 from melanoma_utils.competition import encode_metadata
 from melanoma_utils.inference import Samples, predict_logits
 from melanoma_utils.models import ModelConfig
-from melanoma_utils.training import TrainConfig, train_fold
+from melanoma_utils.train_config import TrainConfig
+from melanoma_utils.training import train_fold
 from melanoma_utils.transforms import AugmentConfig
 
 CONFIG = TrainConfig(model=ModelConfig("timm/test_resnet", image_size=32), n_epochs=3, batch_size=16)
@@ -135,6 +136,26 @@ def test_external_images_are_trained_on_and_decide_nothing_else(store, folds_df,
     np.testing.assert_allclose(model.metadata.weight.numpy(), expected.coef_, atol=1e-5)
 
 
+def test_n_external_draws_half_melanomas_anew_each_epoch(store, folds_df, tmp_path, monkeypatch):
+    is_external = pd.Series(range(len(folds_df))) % 2 == 1
+    df = folds_df.assign(source=np.where(is_external, "external", "competition"))
+    orders, train_epoch = [], training.train_epoch
+
+    def watch(model, samples, optimizer, order, **options):
+        orders.append((samples.rows[order], samples.targets[order]))
+        return train_epoch(model, samples, optimizer, order, **options)
+
+    monkeypatch.setattr(training, "train_epoch", watch)
+    train_fold(store, df, 2, replace(CONFIG, n_epochs=2, n_external=8), tmp_path / "p.pt", log=quiet)
+    names = {row: name for name, row in store.rows.items()}
+    external = set(df[is_external]["image_name"])
+    drawn = [[(names[row], t) for row, t in zip(*order, strict=True) if names[row] in external] for order in orders]
+    assert [len(epoch) for epoch in drawn] == [8, 8] and [sum(t for _, t in epoch) for epoch in drawn] == [4, 4]
+    assert set(drawn[0]) != set(drawn[1])
+    own = set(df[(df["fold"] != 2) & ~is_external]["image_name"])
+    assert all({names[row] for row in rows} - external == own for rows, _ in orders)
+
+
 def test_a_loss_that_is_not_finite_is_loud_and_keeps_the_last_good_state(store, folds_df, tmp_path):
     lines, config = [], replace(CONFIG, lr=9.9, optimizer="sgd", scheduler="none", n_epochs=200)
     with pytest.raises(ValueError, match=r"(the loss is|\d+ of \d+ logits are) .*lower LR"):
@@ -165,7 +186,8 @@ def test_a_ragged_last_batch_is_spread(store, folds_df, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "value"), [("n_epochs", 0), ("batch_size", 1), ("lr", 0.0), ("optimizer", "lion"),
-                                             ("scheduler", "step"), ("early_stopping_patience", -1)])
+                                             ("scheduler", "step"), ("n_external", -1),
+                                             ("early_stopping_patience", -1)])
 def test_values_out_of_range_are_named(name, value):
     with pytest.raises(ValueError, match=rf"{name.upper()} '?{value}"):
         TrainConfig(**{name: value})

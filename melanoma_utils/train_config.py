@@ -1,0 +1,78 @@
+"""The configuration of a training, checked."""
+
+import json
+from dataclasses import asdict, dataclass, field
+
+import torch
+
+from melanoma_utils.models import ModelConfig
+from melanoma_utils.transforms import AugmentConfig
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+SCHEDULERS = ("one_cycle", "cosine", "plateau", "none")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what training gives.
+
+    Attributes:
+        model, augment: see `ModelConfig` and `AugmentConfig`.
+        n_epochs: passes over the training images.
+        batch_size: images a step (at most: the batches of an epoch are made equally large).
+        lr: highest learning rate.
+        optimizer: "adam", "adamw" or "sgd" (momentum 0.9).
+        weight_decay: of the optimizer.
+        scheduler: "one_cycle" and "cosine" change the rate every step, "plateau" divides it by 5 at the third
+            epoch without a better AUC and keeps the best epoch, "none" keeps it.
+        early_stopping_patience: stop after so many epochs without a better AUC and keep the best epoch; 0 = off.
+        n_external: external images drawn anew each epoch, half of them melanomas as far as there are so many; 0 = all.
+        precision: "fp32" or "bf16".
+        seed: of weights, order and augmentation.
+
+    Raises:
+        ValueError: a value is out of its range; names the parameter, the value and the range.
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    n_epochs: int = 10
+    batch_size: int = 32
+    lr: float = 1e-3
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    scheduler: str = "one_cycle"
+    early_stopping_patience: int = 0
+    n_external: int = 0
+    precision: str = "fp32"
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, low in {"n_epochs": 1, "batch_size": 2, "early_stopping_patience": 0, "n_external": 0,
+                          "seed": 0}.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"{name.upper()} {getattr(self, name)} is too small: wanted at least {low}")
+        if not 0 < self.lr < 10 or not 0 <= self.weight_decay < 1:
+            raise ValueError(f"LR {self.lr} is not in 0..10 or WEIGHT_DECAY {self.weight_decay} not in 0..1")
+        for name, choices in {"optimizer": tuple(OPTIMIZERS), "scheduler": SCHEDULERS}.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name.upper()} {getattr(self, name)!r} is not one of {choices}")
+
+    @property
+    def has_monitor(self) -> bool:
+        """Whether an AUC steers the training; it is then taken on a fold that is neither trained on nor scored."""
+        return self.scheduler == "plateau" or self.early_stopping_patience > 0
+
+
+def fill_defaults(description: dict) -> dict:
+    """Returns a stored description of a training with the parameters that came later at their defaults.
+
+    Such a default changes nothing, so that what an earlier version has trained stays valid.
+
+    Args:
+        description: JSON with "model" and "train", as of `experiment.describe_training`; other keys stay as they are.
+    """
+    train = json.loads(json.dumps(asdict(TrainConfig())))
+    model, augment = train.pop("model"), train["augment"] | description["train"]["augment"]
+    return description | {"model": model | description["model"],
+                          "train": train | description["train"] | {"augment": augment}}
