@@ -15,6 +15,7 @@ TEST_COLUMNS = ("image_name", "patient_id", "sex", "age_approx", "anatom_site_ge
 TRAIN_COLUMNS = (*TEST_COLUMNS, "diagnosis", "benign_malignant", "target")
 SUBMISSION_COLUMNS = ("image_name", "target")
 DUPLICATE_COLUMNS = ("ISIC_id", "ISIC_id_paired", "partition")
+METADATA_COLUMNS = ("sex", "age_approx", "anatom_site_general_challenge")
 METADATA_FEATURES = (*(f"sex={s}" for s in (*SEXES, "unknown")), *(f"site={s}" for s in (*SITES, "unknown")),
                      "age", "age=unknown")
 IMAGE_SUFFIXES = {"jpeg": (".jpg", ".jpeg", ".png"), "dicom": (".dcm",), "tfrecord": (".jpg",)}
@@ -33,7 +34,7 @@ def read_train(data_dir: str | Path) -> pd.DataFrame:
             an age no number, or a target outside {0, 1}; names file, column, row and count.
     """
     path = Path(data_dir) / "train.csv"
-    df = _read_table(path, TRAIN_COLUMNS)
+    df = read_table(path, TRAIN_COLUMNS)
     _check_rows(path, df, "patient_id", df["patient_id"].isna(), "is empty")
     target = pd.to_numeric(df["target"], errors="coerce")
     _check_rows(path, df, "target", ~target.isin((0, 1)), "is not 0 or 1")
@@ -43,14 +44,14 @@ def read_train(data_dir: str | Path) -> pd.DataFrame:
 def read_test(data_dir: str | Path) -> pd.DataFrame:
     """Returns test.csv, checked, with the columns `TEST_COLUMNS`; raises like `read_train`."""
     path = Path(data_dir) / "test.csv"
-    df = _read_table(path, TEST_COLUMNS)
+    df = read_table(path, TEST_COLUMNS)
     _check_rows(path, df, "patient_id", df["patient_id"].isna(), "is empty")
     return df
 
 
 def read_sample_submission(data_dir: str | Path) -> pd.DataFrame:
     """Returns sample_submission.csv, checked, with the columns `SUBMISSION_COLUMNS`; raises like `read_train`."""
-    return _read_table(Path(data_dir) / "sample_submission.csv", SUBMISSION_COLUMNS)
+    return read_table(Path(data_dir) / "sample_submission.csv", SUBMISSION_COLUMNS)
 
 
 def check_test_names(test_df: pd.DataFrame, sample_df: pd.DataFrame) -> None:
@@ -65,7 +66,8 @@ def check_test_names(test_df: pd.DataFrame, sample_df: pd.DataFrame) -> None:
                          f"{min(names ^ wanted)}: column 'image_name' must name the same ones in both")
 
 
-def _read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """Returns a CSV table of images, checked, with the columns named first; raises like `read_train`."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: a competition folder holds train.csv, test.csv, "
                                 "sample_submission.csv and its images")

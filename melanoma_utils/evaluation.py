@@ -41,6 +41,38 @@ def compute_auc_interval(targets: np.ndarray, scores: np.ndarray, patient_ids: n
         ValueError: the lengths differ, there is one class only, a score is not finite, or n_resamples is
             below 1.
     """
+    targets, scores, patients = _check_scores(targets, scores, patient_ids, n_resamples)
+    aucs = bootstrap_aucs(targets, scores, patients, n_resamples, np.random.default_rng(seed))
+    low, high = np.quantile(aucs, [(1 - level) / 2, (1 + level) / 2])
+    return AucInterval(float(roc_auc_score(targets, scores)), float(low), float(high))
+
+
+def compute_auc_difference(targets: np.ndarray, scores: np.ndarray, other_scores: np.ndarray, patient_ids: np.ndarray,
+                           *, n_resamples: int = 2000, level: float = 0.95, seed: int = 0) -> AucInterval:
+    """Returns by how much the AUC of the scores is above that of other scores of the same images, with its interval.
+
+    Both are computed on the same resamples of the patients (paired cluster bootstrap), so that what makes a resample
+    easy or hard for both falls out. Where the interval holds 0 the difference is below noise.
+
+    Args:
+        targets, patient_ids, n_resamples, level, seed: see `compute_auc_interval`.
+        scores, other_scores: (N,) of the two models, in the order of the targets.
+
+    Raises:
+        ValueError: as `compute_auc_interval`, of either scores.
+    """
+    targets, scores, patients = _check_scores(targets, scores, patient_ids, n_resamples)
+    _, other_scores, _ = _check_scores(targets, other_scores, patient_ids, n_resamples)
+    aucs, other_aucs = (bootstrap_aucs(targets, s, patients, n_resamples, np.random.default_rng(seed))
+                        for s in (scores, other_scores))
+    low, high = np.quantile(aucs - other_aucs, [(1 - level) / 2, (1 + level) / 2])
+    difference = roc_auc_score(targets, scores) - roc_auc_score(targets, other_scores)
+    return AucInterval(float(difference), float(low), float(high))
+
+
+def _check_scores(targets: np.ndarray, scores: np.ndarray, patient_ids: np.ndarray,
+                  n_resamples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns targets, float64 scores and the patients' codes, all (N,), or raises ValueError."""
     targets, scores = np.asarray(targets), np.asarray(scores, dtype=np.float64)
     if not len(targets) == len(scores) == len(patient_ids):
         raise ValueError(f"{len(targets)} targets, {len(scores)} scores and {len(patient_ids)} patient_ids differ in "
@@ -51,10 +83,7 @@ def compute_auc_interval(targets: np.ndarray, scores: np.ndarray, patient_ids: n
         raise ValueError(f"an AUC needs both classes, met only target {np.unique(targets)}")
     if n_resamples < 1:
         raise ValueError(f"N_RESAMPLES {n_resamples} is too small: wanted at least 1")
-    patients = pd.factorize(np.asarray(patient_ids))[0]
-    aucs = bootstrap_aucs(targets, scores, patients, n_resamples, np.random.default_rng(seed))
-    low, high = np.quantile(aucs, [(1 - level) / 2, (1 + level) / 2])
-    return AucInterval(float(roc_auc_score(targets, scores)), float(low), float(high))
+    return targets, scores, pd.factorize(np.asarray(patient_ids))[0]
 
 
 def bootstrap_aucs(targets: np.ndarray, scores: np.ndarray, patients: np.ndarray, n_resamples: int,

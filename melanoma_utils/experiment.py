@@ -114,9 +114,7 @@ def read_oof(experiment_dir: str | Path, folds_df: pd.DataFrame, folds: list[int
     expected_df = folds_df[folds_df["fold"].isin(folds) & (folds_df["source"] == source)]
     if expected_df.empty:
         return expected_df.assign(logit=[])
-    name = {"competition": "oof", "external": "external_oof"}[source]
-    oof_df = pd.concat([_read_predictions(Path(experiment_dir) / f"{name}_fold_{fold}.csv") for fold in folds],
-                       ignore_index=True)
+    oof_df = read_fold_predictions(experiment_dir, folds, source)
     expected, predicted = (set(zip(df["image_name"], df["fold"], strict=True)) for df in (expected_df, oof_df))
     repeated = oof_df["image_name"][oof_df["image_name"].duplicated()]
     bad = [name for name, _ in sorted(expected ^ predicted)] + repeated.tolist()
@@ -124,6 +122,18 @@ def read_oof(experiment_dir: str | Path, folds_df: pd.DataFrame, folds: list[int
         raise ValueError(f"the predictions in {experiment_dir} do not match folds.csv for {len(bad)} images, first "
                          f"{bad[0]}: train again with another EXPERIMENT")
     return expected_df.merge(oof_df[["image_name", "logit"]], on="image_name", validate="one_to_one")
+
+
+def read_fold_predictions(experiment_dir: str | Path, folds: list[int], source: str = "competition") -> pd.DataFrame:
+    """Returns the out-of-fold predictions of the folds named as they were written: image_name, patient_id, target,
+    fold, logit.
+
+    Raises:
+        FileNotFoundError: those of a fold are not there.
+    """
+    name = {"competition": "oof", "external": "external_oof"}[source]
+    return pd.concat([_read_predictions(Path(experiment_dir) / f"{name}_fold_{fold}.csv") for fold in folds],
+                     ignore_index=True)
 
 
 def read_history(experiment_dir: str | Path, folds: list[int]) -> pd.DataFrame:

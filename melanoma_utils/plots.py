@@ -297,6 +297,31 @@ def plot_fold_aucs(fold_auc: Sequence[float | None], auc: float, low: float, hig
     return fig
 
 
+def plot_intervals(df: pd.DataFrame, title: str, label: str, line: float | None = None, source: str = "") -> Figure:
+    """Returns one row a value with its interval.
+
+    Args:
+        df: (N, …) table, its index naming the rows; columns value, low, high.
+        title: names the question and n.
+        label: of the axis.
+        line: where a vertical line says "no difference" or "chance"; None for none.
+        source: see `plot_bars`.
+    """
+    fig, (ax,) = _new_figure(1, (7, 1.4 + 0.34 * len(df)), title, source)
+    errors = [df["value"] - df["low"], df["high"] - df["value"]]
+    ax.errorbar(df["value"], range(len(df)), xerr=errors, fmt="o", color=COLORS["benign"], capsize=3)
+    for row, (value, low, high) in enumerate(df[["value", "low", "high"]].itertuples(index=False)):
+        ax.annotate(f"{value:.3f} ({low:.3f} to {high:.3f})", (1.02, row), xycoords=("axes fraction", "data"),
+                    va="center", fontsize=8)
+    if line is not None:
+        ax.axvline(line, color=GREY, linestyle="--")
+    ax.set_yticks(range(len(df)), df.index)
+    ax.set_ylim(len(df) - 0.5, -0.5)
+    ax.margins(x=0.1)
+    ax.set_xlabel(label)
+    return fig
+
+
 def plot_score_histogram(targets: np.ndarray, probs: np.ndarray, source: str = "") -> Figure:
     """Returns the distribution of the probabilities of each class, each class summing to 100 %.
 

@@ -43,8 +43,9 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
         log: called with a line an epoch.
 
     Returns:
-        (model, history_df, seconds): the trained classifier; a row an epoch with the columns epoch (from 1), lr,
-        train_loss, valid_loss, valid_auc (and monitor_auc); the training time, that before a stop included.
+        (model, history_df, seconds): the trained classifier; a row an epoch with the columns epoch (from 1), n_images
+        (trained on), lr, train_loss, valid_loss, valid_auc (and monitor_auc); the training time, that before a stop
+        included.
 
     Raises:
         ValueError: the fold is out of range, there are too few folds for a monitor, the loss is not finite, or
@@ -184,7 +185,8 @@ class _Run:
         loss = train_epoch(self.model, self.samples["train"], self.optimizer, order, n_batches=self.n_batches,
                            augment=self.augment, after_step=steps, device=self.device, precision=config.precision)
         valid_loss, valid_auc = self._score("valid")
-        row = {"epoch": epoch, "lr": lr, "train_loss": loss, "valid_loss": valid_loss, "valid_auc": valid_auc}
+        row = {"epoch": epoch, "n_images": len(order), "lr": lr, "train_loss": loss, "valid_loss": valid_loss,
+               "valid_auc": valid_auc}
         if config.has_monitor:
             row["monitor_auc"] = self._score("monitor")[1]
             if row["monitor_auc"] > max((r["monitor_auc"] for r in self.history), default=-1):

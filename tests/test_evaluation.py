@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from melanoma_utils.evaluation import bootstrap_aucs, compute_auc_interval, compute_fold_aucs
+from melanoma_utils.evaluation import bootstrap_aucs, compute_auc_difference, compute_auc_interval, compute_fold_aucs
 
 
 def simulate(n_patients, rng, images_per_patient=5, effect=1.0, patient_sd=0.0):
@@ -76,3 +76,42 @@ def test_the_interval_covers_the_true_auc():
         interval = compute_auc_interval(*simulate(150, rng, effect=1.0, patient_sd=1.0), n_resamples=400, seed=i)
         n_covered += interval.low <= truth <= interval.high
     assert 0.925 <= n_covered / 500 <= 0.975
+
+
+@pytest.fixture
+def two_models():
+    """300 images of 60 patients, scored by two models that see much the same."""
+    rng = np.random.default_rng(3)
+    targets, patients = rng.integers(0, 2, 300), rng.integers(0, 60, 300)
+    common = targets + rng.normal(0, 1.2, 300)
+    return targets, common + rng.normal(0, 0.1, 300), common + rng.normal(0, 0.1, 300), patients
+
+
+def test_a_paired_difference_is_that_of_the_aucs_and_narrower_than_each_interval(two_models):
+    targets, first, second, patients = two_models
+    gain = compute_auc_difference(targets, first, second, patients, n_resamples=500)
+    alone = compute_auc_interval(targets, first, patients, n_resamples=500)
+    assert gain.auc == pytest.approx(roc_auc_score(targets, first) - roc_auc_score(targets, second))
+    assert gain.low < 0 < gain.high and gain.high - gain.low < (alone.high - alone.low) / 3
+    better = compute_auc_difference(targets, first + targets, second, patients, n_resamples=500)
+    assert better.low > 0
+
+
+def test_a_model_differs_from_itself_by_nothing(two_models):
+    targets, first, _, patients = two_models
+    gain = compute_auc_difference(targets, first, 2 * first + 1, patients, n_resamples=50)
+    assert (gain.auc, gain.low, gain.high) == (0, 0, 0)
+
+
+def test_paired_differences_match_the_plain_loop(two_models):
+    targets, first, second, patients = two_models
+    gain = compute_auc_difference(targets, first, second, patients, n_resamples=300, seed=1)
+    codes = pd.factorize(patients)[0]
+    n = codes.max() + 1
+    counts = np.random.default_rng(1).multinomial(n, np.full(n, 1 / n), size=300)
+    differences = []
+    for drawn in counts:
+        weights = drawn[codes]
+        differences.append(roc_auc_score(targets, first, sample_weight=weights)
+                           - roc_auc_score(targets, second, sample_weight=weights))
+    assert (gain.low, gain.high) == pytest.approx(tuple(np.quantile(differences, [0.025, 0.975])), abs=1e-9)

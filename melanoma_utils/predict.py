@@ -1,0 +1,162 @@
+"""The probability of melanoma for any images, from the command line."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+
+from melanoma_utils.archives import Source, list_zip_members
+from melanoma_utils.competition import IMAGE_SUFFIXES, METADATA_COLUMNS, encode_metadata, read_table
+from melanoma_utils.files import write_csv
+from melanoma_utils.images import load_resized
+from melanoma_utils.inference import Samples, pick_device, predict_logits
+from melanoma_utils.models import LesionClassifier, load_checkpoint
+from melanoma_utils.submission import average_logits
+from melanoma_utils.transforms import TTA_VIEWS
+
+SUFFIXES = {suffix for suffixes in IMAGE_SUFFIXES.values() for suffix in suffixes}
+CHUNK = 256  # images decoded and predicted at a time
+
+
+def load_ensemble(path: str | Path) -> list[LesionClassifier]:
+    """Returns the models of a checkpoint, or of all `fold_*.safetensors` in a folder, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: there is no such file, or no checkpoint in the folder.
+        ValueError: a checkpoint is damaged, or the models want images of different size, shape or cleaning.
+    """
+    paths = sorted(Path(path).glob("fold_*.safetensors")) if Path(path).is_dir() else [Path(path)]
+    if not paths:
+        raise FileNotFoundError(f"{path} holds no fold_*.safetensors: give a checkpoint, or an experiment's folder")
+    models = [load_checkpoint(checkpoint_path)[0] for checkpoint_path in paths]
+    wanted = {(m.config.image_size, m.config.resize_mode, tuple(m.config.clean_steps)) for m in models}
+    if len(wanted) > 1:
+        raise ValueError(f"the models in {path} want different images: {sorted(wanted)}; give one checkpoint")
+    return models
+
+
+def list_images(paths: Sequence[str | Path]) -> dict[str, Source]:
+    """Returns image_name -> image file: of files, folders with all that is below them, zip archives.
+
+    An image's name is the file's without its ending, with the folders below the one given before it.
+
+    Raises:
+        FileNotFoundError: a path does not exist, or there is no image at all.
+        ValueError: two images have the same name, or an archive is damaged.
+    """
+    images: dict[str, Source] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist")
+        if path.is_dir():
+            found = {str(p.relative_to(path).with_suffix("")): p for p in sorted(path.rglob("*"))
+                     if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")}
+        elif path.suffix.lower() == ".zip":
+            found = {str(Path(m.name).with_suffix("")): m for m in list_zip_members(path)
+                     if m.suffix.lower() in SUFFIXES}
+        else:
+            found = {path.stem: path}
+        repeated = images.keys() & found.keys()
+        if repeated:
+            name = min(repeated)
+            raise ValueError(f"two images are named {name!r}: {images[name]} and {found[name]}; give them apart")
+        images |= found
+    if not images:
+        raise FileNotFoundError(f"no images in {', '.join(map(str, paths))}: wanted files ending in {sorted(SUFFIXES)}")
+    return images
+
+
+def predict_images(models: Sequence[LesionClassifier], images: Mapping[str, Source],
+                   metadata_df: pd.DataFrame | None = None, *, tta_views: int = 4, device: str = "cpu",
+                   n_jobs: int = -1, log: Callable[[str], None] = lambda line: None) -> tuple[pd.DataFrame,
+                                                                                               dict[str, str]]:
+    """Returns the probabilities of images, and why some could not be read.
+
+    Args:
+        models: of `load_ensemble`.
+        images: image_name -> image file.
+        metadata_df: columns image_name, sex, age_approx (years), anatom_site_general_challenge, for models that use
+            them; images without a row there, or without any table, count as unknown in all three.
+        tta_views: 1, 2, 4 or 8 flips and turns averaged.
+        device: "cpu" or "cuda".
+        n_jobs: processes that decode; -1 is one a core.
+        log: called with a line after every chunk of images.
+
+    Returns:
+        (predictions_df, bad): columns image_name, probability (sigmoid of the mean logit over the models, not
+        calibrated), lowest, highest (of the single models); image_name -> reason.
+    """
+    names, config, logits, bad = list(images), models[0].config, [], {}
+    how = config.image_size, config.resize_mode, config.clean_steps
+    for start in range(0, len(names), CHUNK):
+        chunk = names[start:start + CHUNK]
+        loaded = dict(zip(chunk, Parallel(n_jobs)(delayed(_try_load)(images[name], *how) for name in chunk),
+                          strict=True))
+        bad |= {name: image for name, image in loaded.items() if isinstance(image, str)}
+        good = [name for name in chunk if name not in bad]
+        if good:
+            samples = Samples(np.stack([loaded[name] for name in good]), np.arange(len(good)),
+                              _select_metadata(good, metadata_df) if config.use_metadata else None)
+            logits.append(pd.DataFrame(
+                {k: predict_logits(model, samples, tta_views=tta_views, device=device)
+                 for k, model in enumerate(models)}, index=good))
+        log(f"{start + len(chunk):,} of {len(names):,} images")
+    logits_df = pd.concat(logits) if logits else pd.DataFrame(columns=range(len(models)), dtype=np.float32)
+    tables = [logits_df[k].rename("logit").rename_axis("image_name").reset_index() for k in logits_df]
+    probs = average_logits(tables).set_index("image_name")["target"].reindex(logits_df.index)
+    single = 1 / (1 + np.exp(-logits_df.to_numpy(np.float64)))  # (N, n_models)
+    return pd.DataFrame({"image_name": logits_df.index, "probability": probs.to_numpy(), "lowest": single.min(1),
+                         "highest": single.max(1)}), bad
+
+
+def _try_load(path: Source, *how: object) -> np.ndarray | str:
+    try:
+        return load_resized(path, *how)
+    except (ValueError, FileNotFoundError) as error:
+        return str(error)
+
+
+def _select_metadata(names: Sequence[str], metadata_df: pd.DataFrame | None) -> np.ndarray:
+    """Returns the (n, 12) metadata of the images named, unknown where nothing is known of one."""
+    df = pd.DataFrame(columns=METADATA_COLUMNS) if metadata_df is None else metadata_df.set_index("image_name")
+    return encode_metadata(df.reindex(index=names, columns=METADATA_COLUMNS).astype({"age_approx": float}))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit status: 1 where nothing, or not every image, could be predicted."""
+    parser = argparse.ArgumentParser(prog="python -m melanoma_utils.predict", description=__doc__)
+    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="image files, folders, zip archives")
+    parser.add_argument("--model", required=True, help="folder of an experiment, of an exported model, or a checkpoint")
+    parser.add_argument("-o", "--output", default="predictions.csv", metavar="FILE")
+    parser.add_argument("--metadata", metavar="FILE.csv", help="sex, age and site by image_name, as in test.csv")
+    parser.add_argument("--tta-views", type=int, default=4, choices=TTA_VIEWS)
+    parser.add_argument("--device", default="auto")
+    a = parser.parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        models, images = load_ensemble(a.model), list_images(a.images)
+        metadata_df = read_table(Path(a.metadata), ("image_name", *METADATA_COLUMNS)) if a.metadata else None
+        if models[0].config.use_metadata:
+            known = set() if metadata_df is None else set(metadata_df["image_name"])
+            n_unknown = len(images.keys() - known)
+            print(f"sex, age and site count as unknown for {n_unknown:,} of {len(images):,} images"
+                  + ("" if a.metadata else " (no --metadata)"))
+        predictions_df, bad = predict_images(models, images, metadata_df, tta_views=a.tta_views,
+                                             device=pick_device(a.device), log=lambda line: print(line, flush=True))
+        write_csv(a.output, predictions_df)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for reason in bad.values():
+        print(f"not predicted: {reason}", file=sys.stderr)
+    print(f"{a.output}: {len(predictions_df):,} images by {len(models)} models; not calibrated, not a medical device")
+    return int(bool(bad))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+import shutil
+import zipfile
+
+import pandas as pd
+import pytest
+
+from melanoma_utils import predict
+from melanoma_utils.competition import read_test
+from melanoma_utils.models import ModelConfig, build_model, save_checkpoint
+from melanoma_utils.predict import list_images, load_ensemble, main, predict_images
+
+
+@pytest.fixture
+def experiment_dir(finished):
+    return finished[0] / "output" / "tiny"
+
+
+def test_it_says_what_the_submission_says(finished, experiment_dir, data_dir, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(predict, "CHUNK", 10)  # more than one chunk, the last one ragged
+    out = tmp_path / "predictions.csv"
+    arguments = [str(data_dir / "jpeg" / "test"), "--model", str(experiment_dir), "-o", str(out), "--tta-views", "2"]
+    assert main(arguments) == 0
+    df = pd.read_csv(out).set_index("image_name")
+    submission_df = pd.read_csv(finished[0] / "submissions" / "tiny.csv").set_index("image_name")
+    assert list(df) == ["probability", "lowest", "highest"] and set(df.index) == set(submission_df.index)
+    wanted = submission_df["target"].loc[df.index]
+    pd.testing.assert_series_equal(df["probability"], wanted, check_names=False, rtol=1e-5)
+    assert (df["lowest"] <= df["probability"]).all() and (df["probability"] <= df["highest"]).all()
+    said = capsys.readouterr()
+    assert "24 of 24 images" in said.out and "24 images by 2 models; not calibrated" in said.out and said.err == ""
+
+
+def test_one_checkpoint_predicts_too(experiment_dir, data_dir):
+    images = list_images([data_dir / "jpeg" / "test"])
+    models = load_ensemble(experiment_dir / "fold_0.safetensors")
+    df, bad = predict_images(models, dict(list(images.items())[:3]), n_jobs=1)
+    assert len(models) == 1 and not bad and (df["lowest"] == df["highest"]).all()
+
+
+def test_bad_files_are_reported_and_the_rest_is_done(experiment_dir, data_dir, tmp_path, capsys):
+    source = next((data_dir / "jpeg" / "test").iterdir())
+    (tmp_path / "images" / "visit 2").mkdir(parents=True)
+    shutil.copy(source, tmp_path / "images" / "visit 2" / "Läsion 1.jpg")
+    (tmp_path / "images" / "empty.png").write_bytes(b"")
+    (tmp_path / "images" / "notes.txt").write_text("no image")
+    out = tmp_path / "out.csv"
+    assert main([str(tmp_path / "images"), "--model", str(experiment_dir), "-o", str(out)]) == 1
+    assert pd.read_csv(out)["image_name"].tolist() == ["visit 2/Läsion 1"]
+    said = capsys.readouterr()
+    assert "not predicted" in said.err and "empty.png is empty (0 bytes)" in said.err and "notes" not in said.err
+
+
+def test_when_nothing_can_be_read_the_table_is_empty(experiment_dir, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    df, bad = predict_images(load_ensemble(experiment_dir), list_images([tmp_path]), n_jobs=1)
+    assert df.empty and list(df) == ["image_name", "probability", "lowest", "highest"] and set(bad) == {"a"}
+
+
+def test_images_come_from_archives_and_must_be_told_apart(data_dir, tmp_path):
+    path = next((data_dir / "jpeg" / "test").iterdir())
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(path, "one/x.jpg")
+        archive.write(path, "two/x.jpg")
+    assert list(list_images([tmp_path / "a.zip"])) == ["one/x", "two/x"]
+    with pytest.raises(ValueError, match=f"two images are named '{path.stem}'"):
+        list_images([path, path.parent])
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        list_images([tmp_path / "nowhere"])
+    (tmp_path / "none").mkdir()
+    with pytest.raises(FileNotFoundError, match="no images in"):
+        list_images([tmp_path / "none"])
+
+
+def test_metadata_are_used_by_name_and_unknown_ones_are_said(data_dir, tmp_path, capsys):
+    config = ModelConfig("timm/test_resnet", image_size=32, use_metadata=True)
+    model = build_model(config)
+    model.metadata.weight.data.uniform_(0.5, 2)
+    save_checkpoint(tmp_path / "fold_0.safetensors", model, {})
+    test_df = read_test(data_dir)
+    test_df.iloc[::-1].iloc[:-1].to_csv(tmp_path / "metadata.csv", index=False)  # another order, one image missing
+    arguments = [str(data_dir / "jpeg" / "test"), "--model", str(tmp_path), "--tta-views", "1", "-o"]
+    assert main([*arguments, str(tmp_path / "without.csv")]) == 0
+    assert "unknown for 24 of 24 images (no --metadata)" in capsys.readouterr().out
+    assert main([*arguments, str(tmp_path / "with.csv"), "--metadata", str(tmp_path / "metadata.csv")]) == 0
+    assert "unknown for 1 of 24 images\n" in capsys.readouterr().out
+    probs = [pd.read_csv(tmp_path / f"{name}.csv").set_index("image_name")["probability"]
+             for name in ("with", "without")]
+    same = (probs[0] - probs[1]).abs() < 1e-9
+    assert same[test_df["image_name"][0]] and same.sum() <= 3
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--model", "nowhere"], "there is no checkpoint nowhere"),
+    (["--model", "{empty}"], "holds no fold_"),
+    (["--model", "{model}", "--metadata", "nowhere.csv"], "nowhere.csv does not exist"),
+    (["--model", "{model}", "--device", "cuda:9"], "torch sees no GPU"),
+])
+def test_what_is_wrong_is_one_line(experiment_dir, data_dir, tmp_path, capsys, arguments, message):
+    if "cuda:9" in arguments and predict.pick_device() == "cuda":
+        pytest.skip("this machine has a GPU")
+    filled = [a.format(empty=tmp_path, model=experiment_dir) for a in arguments]
+    assert main([str(data_dir / "jpeg" / "test"), *filled, "-o", str(tmp_path / "out.csv")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and message in said and said.count("\n") == 1
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_models_that_want_different_images_are_refused(tmp_path):
+    for fold, size in enumerate((32, 64)):
+        save_checkpoint(tmp_path / f"fold_{fold}.safetensors", build_model(ModelConfig("timm/test_resnet",
+                                                                                     image_size=size)), {})
+    with pytest.raises(ValueError, match="want different images"):
+        load_ensemble(tmp_path)
