@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,8 +34,6 @@ PATHS = ("DATA_DIR", "INPUT_DIR", "OUTPUT_DIR", "EXTERNAL_DIR", "STORE_DIR", "SU
 ROOTS = {"INPUT_DIR": str(ROOT / "input"), "OUTPUT_DIR": str(ROOT / "output"),
          "SUBMISSIONS_DIR": str(ROOT / "submissions")}
 FREE = (*PATHS, "FOLD", "N_JOBS", "DEVICE", "MORE_IMAGE_SIZES")  # may change between two calls that continue each other
-KERNEL_CONFIG = Config({"KernelManager": {"transport": "ipc"},  # no open port on the machine
-                        "NotebookClient": {"shutdown_kernel": "immediate"}})  # a gentle end prints a KeyboardInterrupt
 LEAVES = {  # what each step leaves in the experiment's folder
     "02_create_folds": ("folds.csv",),
     "03_train_fold": ("fold_*.safetensors", "fold_*.partial.pt", "history_fold_*.csv", "oof_fold_*.csv",
@@ -216,9 +215,12 @@ def _list_inputs(plan: Plan) -> list[Path]:
 
 def _execute(name: str, executed_path: Path, parameters: Mapping[str, object]) -> None:
     """Runs one notebook, its printed lines shown as they come."""
-    papermill.execute_notebook(ROOT / "notebooks" / f"{name}.ipynb", executed_path, dict(parameters),
-                               cwd=ROOT / "notebooks", kernel_name="python3", progress_bar=False,
-                               stdout_file=sys.stdout, stderr_file=sys.stderr, config=KERNEL_CONFIG)
+    with tempfile.TemporaryDirectory(prefix="melanoma-") as sockets_dir:
+        config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets_dir}/kernel"},  # no open port
+                         "NotebookClient": {"shutdown_kernel": "immediate"}})  # a gentle end prints a KeyboardInterrupt
+        papermill.execute_notebook(ROOT / "notebooks" / f"{name}.ipynb", executed_path, dict(parameters),
+                                   cwd=ROOT / "notebooks", kernel_name="python3", progress_bar=False,
+                                   stdout_file=sys.stdout, stderr_file=sys.stderr, config=config)
 
 
 def delete_outputs(plan: Plan, steps: Sequence[str]) -> None:

@@ -61,6 +61,10 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
         is_monitor = (train_df["fold"] == (fold + 1) % n_folds) & (train_df["source"] == "competition")
         frames |= {"train": train_df[~is_monitor], "monitor": train_df[is_monitor]}
         log(f"fold {(fold + 1) % n_folds} is watched and not trained on, so that fold {fold} decides nothing")
+    for name, df in frames.items():
+        if df["target"].nunique() < 2:
+            raise ValueError(f"fold {fold}: the {len(df)} images of the {name} part hold one class only: make fewer "
+                             "folds in 02_create_folds")
     frames["competition"] = frames["train"][frames["train"]["source"] == "competition"]
     samples = {name: select_samples(store, df, config.model.use_metadata) for name, df in frames.items()}
     is_external = (frames["train"]["source"] == "external").to_numpy()
