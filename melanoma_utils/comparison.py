@@ -11,8 +11,10 @@ from melanoma_utils.files import read_json
 
 
 def find_experiments(output_dir: str | Path) -> list[str]:
-    """Returns the names of the folders in output_dir that hold an evaluated experiment, in alphabetical order."""
-    return sorted(path.parent.name for path in Path(output_dir).glob("*/metrics.json"))
+    """Returns the names of the folders in output_dir that hold a trained and evaluated experiment, in alphabetical
+    order; a blend is none."""
+    return sorted(path.parent.name for path in Path(output_dir).glob("*/parameters.json")
+                  if (path.parent / "metrics.json").is_file())
 
 
 def summarize_experiments(output_dir: str | Path, experiments: Sequence[str]) -> pd.DataFrame:

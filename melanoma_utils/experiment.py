@@ -175,6 +175,20 @@ def predict_test_fold(experiment_dir: str | Path, fold: int, store: ImageStore, 
     return _read_predictions(csv_path)  # as a later call will read it: same digits, same bytes
 
 
+def read_test_predictions(experiment_dir: str | Path) -> pd.Series:
+    """Returns the mean logit of all folds' models for each test image, by image_name.
+
+    Raises:
+        FileNotFoundError: a fold is not trained, or has not predicted the test images.
+    """
+    folds = find_trained_folds(experiment_dir, require_all=True)
+    paths = [Path(experiment_dir) / f"test_fold_{fold}.csv" for fold in folds]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(f"{missing[0]} does not exist: run 05_predict_test for this experiment")
+    return pd.concat([_read_predictions(path).set_index("image_name")["logit"] for path in paths], axis=1).mean(axis=1)
+
+
 def _matches(path: Path, made_from: dict) -> bool:
     return path.is_file() and read_json(path) == made_from
 

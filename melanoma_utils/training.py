@@ -4,7 +4,8 @@ import hashlib
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,8 +49,9 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
         included.
 
     Raises:
-        ValueError: the fold is out of range, there are too few folds for a monitor, the loss is not finite, or
-            partial_path holds the state of another training.
+        ValueError: the fold is out of range, a part of the images holds one class only, there are too few folds for a
+            monitor, the loss is not finite, or partial_path holds the state of another training.
+        MemoryError: a batch does not fit; tells which BATCH_SIZE to try.
     """
     train_df, valid_df, _ = split_by_fold(folds_df, fold)
     frames = {"train": train_df, "valid": valid_df}
@@ -94,6 +96,7 @@ def train_epoch(model: LesionClassifier, samples: Samples, optimizer: torch.opti
 
     Raises:
         ValueError: the loss is not finite.
+        MemoryError: a batch does not fit; tells which BATCH_SIZE to try.
     """
     model.train()
     compute_loss = nn.BCEWithLogitsLoss()
@@ -102,18 +105,31 @@ def train_epoch(model: LesionClassifier, samples: Samples, optimizer: torch.opti
         images = augment(to_float(samples.images[samples.rows[part]], device))  # (B, 3, H, W)
         targets = torch.from_numpy(samples.targets[part]).to(device)  # (B,)
         metadata = None if samples.metadata is None else torch.from_numpy(samples.metadata[part]).to(device)
-        with autocast(device, precision):
+        with _advise_batch_size(len(part)), autocast(device, precision):
             logits = model(images, metadata)  # (B,)
         loss = compute_loss(logits, targets)
         if not math.isfinite(loss.item()):
             raise ValueError(f"the loss is {loss.item()} in step {step + 1} of {n_batches}: lower LR "
                              f"{optimizer.param_groups[0]['lr']:.2g}, or use PRECISION='fp32'")
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        with _advise_batch_size(len(part)):
+            loss.backward()
         optimizer.step()
         after_step()
         total += loss.item() * len(part)
     return total / len(order)
+
+
+@contextmanager
+def _advise_batch_size(batch_size: int) -> Iterator[None]:
+    """Turns torch's errors about memory into one that says what to try."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise MemoryError(f"{batch_size} images at a time do not fit into memory: try BATCH_SIZE "
+                          f"{max(2, batch_size // 2)}, or a smaller IMAGE_SIZE") from error
 
 
 def _make_pools(is_external: np.ndarray, targets: np.ndarray, n_external: int) -> list[tuple[np.ndarray, int]]:

@@ -166,6 +166,26 @@ def test_a_loss_that_is_not_finite_is_loud_and_keeps_the_last_good_state(store, 
         assert len(state["history"]) == len(lines) and np.isfinite(state["history"][-1]["train_loss"])
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"),
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")])
+def test_too_little_memory_says_which_batch_size_to_try(store, folds_df, tmp_path, monkeypatch, error):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(training.LesionClassifier, "forward", fail)
+    with pytest.raises(MemoryError, match="16 images at a time do not fit into memory: try BATCH_SIZE 8"):
+        train_fold(store, folds_df, 0, CONFIG, tmp_path / "p.pt", log=quiet)
+    monkeypatch.setattr(training.LesionClassifier, "forward", lambda *_: torch.ones(3) @ torch.ones(2))
+    with pytest.raises(RuntimeError, match="size"):  # any other error stays what it is
+        train_fold(store, folds_df, 0, CONFIG, tmp_path / "p.pt", log=quiet)
+
+
+def test_a_part_with_one_class_is_refused_before_any_work(store, folds_df, tmp_path):
+    df = folds_df[(folds_df["fold"] != 1) | (folds_df["target"] == 0)]
+    with pytest.raises(ValueError, match=r"fold 1: the \d+ images of the valid part hold one class only"):
+        train_fold(store, df, 1, CONFIG, tmp_path / "p.pt", log=quiet)
+
+
 def test_the_state_of_another_training_is_refused(store, folds_df, tmp_path):
     train_fold(store, folds_df, 0, replace(CONFIG, n_epochs=1), tmp_path / "p.pt", log=quiet)
     with pytest.raises(ValueError, match="of a training with other parameters or folds"):
