@@ -35,11 +35,23 @@ def blend_scores(scores: np.ndarray, method: str = "mean") -> np.ndarray:
     return np.log(share / (1 - share))
 
 
+def check_blend(output_dir: str | Path, experiment: str, experiments: Sequence[str]) -> None:
+    """Checks what is to be blended into which new experiment.
+
+    Raises:
+        ValueError: fewer than two experiments, one named twice, or the new one's name is that of a trained one.
+    """
+    if len(set(experiments)) < 2 or len(set(experiments)) < len(experiments):
+        raise ValueError(f"EXPERIMENTS {list(experiments)} are not two or more different ones")
+    if experiment in experiments or any((Path(output_dir) / experiment).glob("folds.csv")):
+        raise ValueError(f"EXPERIMENT {experiment!r} is a trained one: give the blend another name")
+
+
 def blend_oof(output_dir: str | Path, experiments: Sequence[str], method: str = "mean") -> pd.DataFrame:
     """Returns image_name, patient_id, target, logit: the experiments' out-of-fold scores blended.
 
-    Each experiment scored an image with a model that had not seen its patient; so has the blend, also where their
-    folds differ.
+    Each experiment scored an image with a model that had not seen it (nor its patient, under folds by patient); so has
+    the blend, also where their folds differ.
 
     Raises:
         FileNotFoundError: a fold of an experiment is not trained.

@@ -6,15 +6,24 @@ from pathlib import Path
 import pandas as pd
 
 from melanoma_utils.evaluation import compute_auc_difference
-from melanoma_utils.experiment import read_fold_predictions, read_history
+from melanoma_utils.experiment import checkpoint_path, read_fold_predictions, read_history
 from melanoma_utils.files import read_json
 
 
 def find_experiments(output_dir: str | Path) -> list[str]:
     """Returns the names of the folders in output_dir that hold a trained and evaluated experiment, in alphabetical
-    order; a blend is none."""
-    return sorted(path.parent.name for path in Path(output_dir).glob("*/parameters.json")
-                  if (path.parent / "metrics.json").is_file())
+    order; a blend is none, nor is one that was trained again since."""
+    names = sorted(path.parent.name for path in Path(output_dir).glob("*/metrics.json"))
+    return [name for name in names if _find_evaluated_folds(Path(output_dir) / name)]
+
+
+def _find_evaluated_folds(folder: Path) -> list[int]:
+    """Returns the folds of an experiment if they are those that it was evaluated on, else none."""
+    folds = read_json(folder / "metrics.json").get("folds", [])
+    is_whole = all((folder / f"oof_fold_{fold}.csv").is_file() and checkpoint_path(folder, fold).is_file()
+                   for fold in folds)
+    newest = max((checkpoint_path(folder, fold).stat().st_mtime_ns for fold in folds), default=0) if is_whole else 0
+    return folds if is_whole and newest <= (folder / "metrics.json").stat().st_mtime_ns else []
 
 
 def summarize_experiments(output_dir: str | Path, experiments: Sequence[str]) -> pd.DataFrame:
@@ -26,13 +35,11 @@ def summarize_experiments(output_dir: str | Path, experiments: Sequence[str]) ->
         train_seconds (of all folds; NaN where unknown), images_per_second (trained on, with each epoch's scoring).
 
     Raises:
-        FileNotFoundError: an experiment has no metrics.json.
+        FileNotFoundError: an experiment is not evaluated as it is trained now.
     """
     rows = {}
     for name in experiments:
-        folder = Path(output_dir) / name
-        if not (folder / "metrics.json").is_file():
-            raise FileNotFoundError(f"{folder} holds no metrics.json: run 04_evaluate_oof first")
+        folder = _find_evaluated(output_dir, name)
         metrics = read_json(folder / "metrics.json")
         timing = read_json(folder / "timing.json") if (folder / "timing.json").is_file() else {}
         seconds = [timing.get(f"train_fold_{fold}_seconds") for fold in metrics["folds"]]
@@ -49,9 +56,10 @@ def summarize_experiments(output_dir: str | Path, experiments: Sequence[str]) ->
 def find_parameter_differences(output_dir: str | Path, experiments: Sequence[str]) -> pd.DataFrame:
     """Returns the parameters that are not the same in all experiments: a row a parameter, a column an experiment.
 
-    A parameter that an experiment does not know, being older, is "–" there.
+    A parameter that an experiment does not know, being older or run by hand in Jupyter, is "–" there.
     """
-    parameters = {name: read_json(Path(output_dir) / name / "parameters.json") for name in experiments}
+    paths = {name: Path(output_dir) / name / "parameters.json" for name in experiments}
+    parameters = {name: read_json(path) if path.is_file() else {} for name, path in paths.items()}
     known = sorted({key for of_one in parameters.values() for key in of_one} - {"EXPERIMENT"})
     rows = {key: {name: str(of_one.get(key, "–")) for name, of_one in parameters.items()} for key in known}
     differing = {key: row for key, row in rows.items() if len(set(row.values())) > 1}
@@ -70,7 +78,7 @@ def compare_experiments(output_dir: str | Path, experiments: Sequence[str], refe
 
     Returns:
         Index experiment; columns difference, low, high, n_shared (images), verdict: "better", "worse", "below noise",
-        or "no shared images".
+        or "nothing to compare" (too few shared images).
 
     Raises:
         FileNotFoundError: an experiment or its predictions are not there.
@@ -86,7 +94,7 @@ def compare_experiments(output_dir: str | Path, experiments: Sequence[str], refe
             raise ValueError(f"{name} and {reference} disagree about the target of "
                              f"{df['image_name'][df['target'] != df['target_other']].iloc[0]}")
         if df["target"].nunique() < 2:
-            rows[name] = {"n_shared": len(df), "verdict": "no shared images"}
+            rows[name] = {"n_shared": len(df), "verdict": "nothing to compare"}
             continue
         gain = compute_auc_difference(df["target"], df["logit_other"], df["logit"], df["patient_id"],
                                       n_resamples=n_resamples, seed=seed)
@@ -98,7 +106,12 @@ def compare_experiments(output_dir: str | Path, experiments: Sequence[str], refe
 
 
 def _read_oof(output_dir: str | Path, experiment: str) -> pd.DataFrame:
-    folder = Path(output_dir) / experiment
-    if not (folder / "metrics.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no metrics.json: run 04_evaluate_oof first")
+    folder = _find_evaluated(output_dir, experiment)
     return read_fold_predictions(folder, read_json(folder / "metrics.json")["folds"])
+
+
+def _find_evaluated(output_dir: str | Path, experiment: str) -> Path:
+    folder = Path(output_dir) / experiment
+    if not (folder / "metrics.json").is_file() or not _find_evaluated_folds(folder):
+        raise FileNotFoundError(f"{folder} is not evaluated as it is trained now: run 04_evaluate_oof first")
+    return folder

@@ -10,7 +10,7 @@ import pandas as pd
 
 from melanoma_utils.files import find_differences, hash_file, read_json, write_csv, write_json
 from melanoma_utils.folds import read_folds
-from melanoma_utils.image_store import ImageStore
+from melanoma_utils.image_store import ImageStore, check_made_alike
 from melanoma_utils.inference import predict_logits, select_samples
 from melanoma_utils.models import (
     LesionClassifier,
@@ -157,6 +157,9 @@ def predict_test_fold(experiment_dir: str | Path, fold: int, store: ImageStore, 
         test_df: test.csv.
         tta_views, device, precision: see `inference.predict_logits`.
         log: called with a line now and then.
+
+    Raises:
+        ValueError: the test images were made in another way than those that the model was trained on.
     """
     csv_path = Path(experiment_dir) / f"test_fold_{fold}.csv"
     made_from = {"checkpoint_sha256": hash_file(checkpoint_path(experiment_dir, fold)), "store": store.identity,
@@ -165,7 +168,8 @@ def predict_test_fold(experiment_dir: str | Path, fold: int, store: ImageStore, 
         log(f"fold {fold}: predicted already")
     else:
         csv_path.with_suffix(".json").unlink(missing_ok=True)
-        model, _ = load_checkpoint(checkpoint_path(experiment_dir, fold))
+        model, config = load_checkpoint(checkpoint_path(experiment_dir, fold))
+        check_made_alike(config["store"], store.identity)
         samples = select_samples(store, test_df, model.config.use_metadata)
         logits = predict_logits(model, samples, tta_views=tta_views, device=device, precision=precision,
                                 log=lambda line: log(f"fold {fold}: {line}"))

@@ -23,15 +23,15 @@ shown to it: photographs without a dermoscope, other organs and drawings get mea
 
 **Output.** A number that ranks. It is not calibrated: it is no probability for the people you see.
 
-**How good, out of fold, by patient** ({n_images:,} images of {n_patients:,} patients, {n_melanomas:,} melanomas):
-ROC AUC {oof_auc:.3f} (95 % interval {oof_auc_low:.3f}–{oof_auc_high:.3f}, patients resampled).{external} The recipe was
-chosen on the same folds, so these figures flatter a little.
+**How good, out of fold, folds by {fold_strategy}** ({n_images:,} images of {n_patients:,} patients, {n_melanomas:,}
+melanomas): ROC AUC {oof_auc:.3f} (95 % interval {oof_auc_low:.3f}–{oof_auc_high:.3f}, patients resampled).{external}
+The recipe was chosen on the same folds, so these figures flatter a little.
 
 **Trained on** {trained_on}. Research collections are mostly of light skin, of a few clinics, with far more melanomas
 than a practice sees. How it does elsewhere nobody has measured. The parameters are in `parameters.json`.
 
-**Licence.** The weights follow the data that they were trained on: SIIM-ISIC 2020 (doi 10.34970/2020-ds01) and HAM10000
-(doi 10.7910/DVN/DBW86T) are CC BY-NC 4.0, research data for non-commercial use.
+**Licence.** The weights follow the data that they were trained on. SIIM-ISIC 2020 (doi 10.34970/2020-ds01) and HAM10000
+(doi 10.7910/DVN/DBW86T), for two, are CC BY-NC 4.0: research data for non-commercial use.
 """
 
 
@@ -43,18 +43,23 @@ def export_model(experiment_dir: str | Path, model_dir: str | Path) -> float:
 
     Raises:
         FileNotFoundError: a fold is not trained, or the experiment not evaluated.
-        ValueError: a checkpoint is damaged or of other folds.
+        ValueError: a checkpoint is damaged or of other folds, the evaluation is of other folds than are trained, or the
+            two folders are the same.
     """
     experiment_dir, model_dir = Path(experiment_dir), Path(model_dir)
     for name in ("metrics.json", "parameters.json"):
         if not (experiment_dir / name).is_file():
             raise FileNotFoundError(f"{experiment_dir} holds no {name}: run the pipeline's steps 02-04 first")
-    folds = find_trained_folds(experiment_dir, require_all=True)
-    for path in model_dir.glob("fold_*.safetensors"):
-        path.unlink()  # of a model with more folds
+    if experiment_dir.resolve() == model_dir.resolve():
+        raise ValueError(f"{experiment_dir} would be exported onto itself: give another folder")
+    folds, evaluated = find_trained_folds(experiment_dir, require_all=True), read_json(experiment_dir / "metrics.json")
+    if evaluated["folds"] != folds:
+        raise ValueError(f"metrics.json is about the folds {evaluated['folds']} of {folds}: run 04_evaluate_oof again")
     for fold in folds:
         model, config = load_checkpoint(checkpoint_path(experiment_dir, fold))
         save_checkpoint(checkpoint_path(model_dir, fold), model.half(), config)
+    for path in set(model_dir.glob("fold_*.safetensors")) - {checkpoint_path(model_dir, fold) for fold in folds}:
+        path.unlink()  # of a model with more folds
     for name in ("metrics.json", "parameters.json"):
         shutil.copyfile(experiment_dir / name, model_dir / name)
     write_bytes(model_dir / "README.md", _make_card(experiment_dir, len(folds)).encode())
@@ -71,6 +76,7 @@ def _make_card(experiment_dir: Path, n_models: int) -> str:
                     "({external_auc_low:.3f}–{external_auc_high:.3f}).").format(**metrics)
     return CARD.format(
         **metrics, experiment=parameters["EXPERIMENT"], n_models=n_models, arch=model["arch"], external=external,
+        fold_strategy=parameters["FOLD_STRATEGY"],
         image_size=model["image_size"], resize_mode=model["resize_mode"], trained_on=trained_on,
         metadata=", and sex, age and site, each of which may be unknown" if model["use_metadata"] else "")
 

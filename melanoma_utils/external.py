@@ -31,8 +31,8 @@ def read_external(external_dir: str | Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: it is no folder, or one of the two tables is not there.
-        ValueError: there are two such tables, an image is named twice or has not just one class, a class or site is
-            unknown, or an age no number; names file, value and count.
+        ValueError: there are two such tables, an image is named twice or has not just one class, a class, site or sex
+            is unknown, or an age no number; names file, value and count.
     """
     truth_path, metadata_path = _find_table(external_dir, "MEL"), _find_table(external_dir, "lesion_id")
     truth_df, metadata_df = _read_table(truth_path), _read_table(metadata_path)
@@ -44,6 +44,8 @@ def read_external(external_dir: str | Path) -> pd.DataFrame:
     site = df["anatom_site_general"].map(SITE_NAMES)
     _refuse(metadata_path, "anatom_site_general", df["anatom_site_general"][site.isna() & df["anatom_site_general"]
                                                                             .notna()], f"not in {tuple(SITE_NAMES)}")
+    is_sex = df["sex"].isna() | df["sex"].isin((*SEXES, "unknown"))
+    _refuse(metadata_path, "sex", df["sex"][~is_sex], f"not in {SEXES}")
     return pd.DataFrame({
         "image_name": df["image"], "patient_id": df["lesion_id"].fillna(df["image"]),
         "sex": df["sex"].where(df["sex"].isin(SEXES)), "age_approx": age, "anatom_site_general_challenge": site,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from melanoma_utils.files import write_bytes
+from melanoma_utils.files import write_csv
 
 FOLD_STRATEGIES = ("patient", "image")
 SOURCES = ("competition", "external")
@@ -34,8 +34,8 @@ def create_folds(train_df: pd.DataFrame, n_folds: int = 10, strategy: str = "pat
     n_melanomas, n_patients = int(train_df["target"].sum()), train_df["patient_id"].nunique()
     most = min(n_melanomas, len(train_df) - n_melanomas, n_patients)
     if not 2 <= n_folds <= most:
-        raise ValueError(f"N_FOLDS {n_folds} is not in 2..{most} ({len(train_df)} images, {n_melanomas} melanomas, "
-                         f"{n_patients} patients)")
+        raise ValueError(f"N_FOLDS {n_folds} is not in 2..{most} for the {source} images ({len(train_df)} images, "
+                         f"{n_melanomas} melanomas, {n_patients} patients)")
     groups = train_df["patient_id"] if strategy == "patient" else None
     splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
     splits = splitter(n_folds, shuffle=True, random_state=seed).split(train_df, train_df["target"], groups)
@@ -45,8 +45,8 @@ def create_folds(train_df: pd.DataFrame, n_folds: int = 10, strategy: str = "pat
     folds_df = train_df.assign(fold=fold, source=source)
     one_class = folds_df.groupby("fold")["target"].nunique() < 2
     if one_class.any():
-        raise ValueError(f"fold {one_class.idxmax()} would hold one class only: N_FOLDS {n_folds} is too many for "
-                         f"{n_melanomas} melanomas of {n_patients} patients")
+        raise ValueError(f"fold {one_class.idxmax()} of the {source} images would hold one class only: N_FOLDS "
+                         f"{n_folds} is too many for {n_melanomas} melanomas of {n_patients} patients")
     return folds_df
 
 
@@ -57,11 +57,12 @@ def write_folds(path: str | Path, folds_df: pd.DataFrame) -> None:
         ValueError: other folds are there already, and models beside them that were trained on those.
     """
     path = Path(path)
-    text = folds_df.to_csv(index=False, lineterminator="\n")
-    if path.is_file() and path.read_bytes() != text.encode() and any(path.parent.glob("fold_*.safetensors")):
+    if path.is_file() and any(path.parent.glob("fold_*.safetensors")):
+        if read_folds(path).astype(str).equals(folds_df.reset_index(drop=True).astype(str)):
+            return
         raise ValueError(f"{path} holds other folds, on which models beside it were trained: give another EXPERIMENT, "
                          "or start over with `--fresh` (in Jupyter: delete the experiment's folder)")
-    write_bytes(path, text.encode())
+    write_csv(path, folds_df)
 
 
 def read_folds(path: str | Path) -> pd.DataFrame:
@@ -75,11 +76,10 @@ def read_folds(path: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run 02_create_folds first, with the same EXPERIMENT")
     df = pd.read_csv(path, dtype={"image_name": str, "patient_id": str})
-    missing = {"image_name", "patient_id", "target", "fold", "source"} - set(df)
+    missing = {"image_name", "patient_id", "target", "fold"} - set(df)
     if missing:
-        raise ValueError(f"{path}: column {min(missing)!r} is missing; met {list(df.columns)}: if an earlier version "
-                         "made it, start over with --steps 02-05 --fresh")
-    return df
+        raise ValueError(f"{path}: column {min(missing)!r} is missing; met {list(df.columns)}")
+    return df if "source" in df else df.assign(source="competition")  # before there were external images
 
 
 def split_by_fold(folds_df: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

@@ -8,7 +8,7 @@ A store is a folder with
 `store_building` writes it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,8 @@ class ImageStore:
     Attributes:
         images: (N, H, W, 3) uint8, memory-mapped: a NumPy array, or `JoinedImages`.
         rows: image_name -> row of `images`.
-        identity: what the store was made from (source, image_size, resize_mode, n_images, names_sha256).
+        identity: what the store was made from (source, image_size, resize_mode, clean_steps where there are any,
+            n_images, names_sha256, decode_size, n_bytes), and of joined stores the external one's as "external".
     """
 
     images: "np.ndarray | JoinedImages"
@@ -61,7 +62,7 @@ def open_store(store_dir: str | Path, image_size: int | None = None) -> ImageSto
     store_dir = Path(store_dir)
     if not (store_dir / "store.json").is_file():
         raise FileNotFoundError(f"there is no whole image store in {store_dir}: run 01_resize_images first, with the "
-                                "same DATA_DIR, IMAGE_SIZE and RESIZE_MODE")
+                                "same DATA_DIR, EXTERNAL_DIR, IMAGE_SIZE, RESIZE_MODE and CLEAN_STEPS")
     identity = read_json(store_dir / "store.json")
     if image_size not in (None, identity["image_size"]):
         raise ValueError(f"the images in {store_dir} are {identity['image_size']} px wide, wanted {image_size}")
@@ -100,16 +101,30 @@ class JoinedImages:
         return images
 
 
+def check_made_alike(identity: Mapping, other: Mapping) -> None:
+    """Raises ValueError where two stores differ in the size of their images, or in how these were made.
+
+    A model could tell such images apart without looking at the lesion.
+
+    Args:
+        identity, other: of `ImageStore.identity`.
+    """
+    ours, theirs = ({"resize_mode": "squash", "clean_steps": [], "decode_size": i["image_size"], **i}
+                    for i in (identity, other))
+    for key in ("image_size", "resize_mode", "clean_steps", "decode_size"):
+        if ours[key] != theirs[key]:
+            raise ValueError(f"two image stores that belong together differ in {key}: {ours[key]} and {theirs[key]} "
+                             f"({ours['source']} and {theirs['source']}); delete one and run 01_resize_images with the "
+                             "same IMAGE_SIZE, MORE_IMAGE_SIZES, RESIZE_MODE and CLEAN_STEPS")
+
+
 def join_stores(store: ImageStore, external: ImageStore) -> ImageStore:
     """Returns a store with the images of both, not copied; an image_name in both is that of the first.
 
     Raises:
-        ValueError: the images are of different sizes, or made square or cleaned differently.
+        ValueError: the stores are made differently, see `check_made_alike`.
     """
-    for key in ("image_size", "resize_mode", "clean_steps"):
-        if store.identity.get(key) != external.identity.get(key):
-            raise ValueError(f"the two image stores differ in {key}: {store.identity.get(key)} and "
-                             f"{external.identity.get(key)}")
+    check_made_alike(store.identity, external.identity)
     shared = store.rows.keys() & external.rows.keys()
     rows = store.rows | {name: row + len(store.images) for name, row in external.rows.items() if name not in shared}
     return ImageStore(JoinedImages([store.images, external.images]), rows,

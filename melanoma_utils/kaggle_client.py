@@ -45,7 +45,7 @@ def download_competition(data_dir: str | Path) -> None:
         OSError: the disk has no room for the zip.
         ValueError: this is a Kaggle notebook, or the zip is damaged.
     """
-    _refuse_kaggle_notebook("Competitions > SIIM-ISIC Melanoma Classification")
+    _refuse_kaggle_notebook("Competitions > SIIM-ISIC Melanoma Classification", "it is then found without DATA_DIR")
     data_dir = Path(data_dir)
     zip_path = data_dir / f"{COMPETITION}.zip"
     if _is_complete(data_dir):
@@ -74,7 +74,7 @@ def download_dataset(dataset: str, data_dir: str | Path) -> None:
         ChildProcessError: the client failed; tells what to do.
         ValueError: this is a Kaggle notebook, or a table is wrong.
     """
-    _refuse_kaggle_notebook(f"Datasets > {dataset}")
+    _refuse_kaggle_notebook(f"Datasets > {dataset}", f"then give its folder in {KAGGLE_INPUT} as DATA_DIR")
     if _is_complete(data_dir):
         return
     run_client(["kaggle", "datasets", "download", "-d", dataset, "-p", str(data_dir), "--unzip"],
@@ -82,10 +82,9 @@ def download_dataset(dataset: str, data_dir: str | Path) -> None:
     print(check_competition(data_dir))
 
 
-def _refuse_kaggle_notebook(what: str) -> None:
+def _refuse_kaggle_notebook(what: str, then: str) -> None:
     if KAGGLE_INPUT.is_dir():
-        raise ValueError(f"inside Kaggle data are attached, not downloaded: Add Input > {what}; "
-                         f"{KAGGLE_INPUT} is then looked through where DATA_DIR is empty")
+        raise ValueError(f"inside Kaggle data are attached, not downloaded: Add Input > {what}; {then}")
 
 
 def _is_complete(data_dir: str | Path) -> bool:

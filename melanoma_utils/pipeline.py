@@ -33,9 +33,12 @@ PATHS = ("DATA_DIR", "INPUT_DIR", "OUTPUT_DIR", "EXTERNAL_DIR", "STORE_DIR", "SU
          "WEIGHTS", "PHOTOGRAPHS_DIR")
 ROOTS = {"INPUT_DIR": str(ROOT / "input"), "OUTPUT_DIR": str(ROOT / "output"),
          "SUBMISSIONS_DIR": str(ROOT / "submissions")}
-FREE = (*PATHS, "FOLD", "N_JOBS", "DEVICE", "MORE_IMAGE_SIZES")  # may change between two calls that continue each other
+# May change between two calls that continue each other. MORE_IMAGE_SIZES changes for which size new stores are decoded;
+# stores that differ in that are not used together.
+FREE = (*PATHS, "FOLD", "N_JOBS", "DEVICE", "MORE_IMAGE_SIZES")
+OF_STORES = ("EXTERNAL_DIR", "IMAGE_SIZE", "RESIZE_MODE", "CLEAN_STEPS")  # other ones have stores of their own
 LEAVES = {  # what each step leaves in the experiment's folder
-    "02_create_folds": ("folds.csv",),
+    "02_create_folds": ("folds.csv", "external_copies.csv"),
     "03_train_fold": ("fold_*.safetensors", "fold_*.partial.pt", "history_fold_*.csv", "oof_fold_*.csv",
                       "external_oof_fold_*.csv"),
     "04_evaluate_oof": ("metrics.json",),
@@ -113,7 +116,7 @@ def make_plan(given: Mapping[str, object], runs_dir: str | Path = "runs") -> Pla
 
     Raises:
         ValueError: a parameter is unknown to all notebooks, of another type than its default, or out of range.
-        FileNotFoundError: DATA_DIR does not exist.
+        FileNotFoundError: DATA_DIR or EXTERNAL_DIR does not exist.
     """
     defaults = {step: read_notebook_defaults(ROOT / "notebooks" / f"{step}.ipynb") for step in STEPS}
     merged = {name: value for known in defaults.values() for name, value in known.items() if name != "FOLD"}
@@ -124,6 +127,9 @@ def make_plan(given: Mapping[str, object], runs_dir: str | Path = "runs") -> Pla
         raise ValueError(f"EXPERIMENT {p['EXPERIMENT']!r} is not a plain name for a folder (nor is 'stores')")
     if p["EXTERNAL_DIR"] and not Path(p["EXTERNAL_DIR"]).is_dir():
         raise FileNotFoundError(f"EXTERNAL_DIR {p['EXTERNAL_DIR']} does not exist")
+    if p["N_EXTERNAL"] and not p["EXTERNAL_DIR"]:
+        raise ValueError(f"N_EXTERNAL is {p['N_EXTERNAL']}, but EXTERNAL_DIR names no external images: give it "
+                         "(make: EXTERNAL=DIR), or N_EXTERNAL 0")
     if not p["DATA_DIR"]:
         print("no DATA_DIR is given: the competition attached on Kaggle is taken, elsewhere a synthetic one is drawn",
               flush=True)
@@ -182,6 +188,8 @@ def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False) 
         _check_experiment(plan, steps if fresh else ())
         if fresh:
             delete_outputs(plan, steps)
+        if not all(path.is_file() for path in plan.list_runs(STEPS[0])[0].outputs):
+            steps = [STEPS[0], *(step for step in steps if step != STEPS[0])]  # no other step can do without
         records_path = plan.runs_dir / "steps.json"
         records = read_json(records_path) if records_path.is_file() else {}
         after = _hash([_fingerprint(p) for p in _list_inputs(plan)])
@@ -215,7 +223,7 @@ def _list_inputs(plan: Plan) -> list[Path]:
 
 def _execute(name: str, executed_path: Path, parameters: Mapping[str, object]) -> None:
     """Runs one notebook, its printed lines shown as they come."""
-    with tempfile.TemporaryDirectory(prefix="melanoma-") as sockets_dir:
+    with tempfile.TemporaryDirectory(prefix=f"melanoma-{os.getpid()}-") as sockets_dir:
         config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets_dir}/kernel"},  # no open port
                          "NotebookClient": {"shutdown_kernel": "immediate"}})  # a gentle end prints a KeyboardInterrupt
         papermill.execute_notebook(ROOT / "notebooks" / f"{name}.ipynb", executed_path, dict(parameters),
@@ -253,9 +261,12 @@ def _check_experiment(plan: Plan, fresh_steps: Sequence[str]) -> None:
     path = plan.experiment_dir / "parameters.json"
     wanted = {k: v for k, v in sorted(plan.parameters.items()) if k not in FREE}
     wanted |= {name: Path(plan.parameters[name]).name for name in ("WEIGHTS", "DUPLICATES_CSV", "EXTERNAL_DIR")}
-    found = read_json(path) if path.is_file() else {}
+    known = {name: value for of_step in plan.defaults.values() for name, value in of_step.items()}
+    # a parameter that came later had its default
+    found = {name: known.get(name) for name in wanted} | read_json(path) if path.is_file() else {}
     differing = [name for name in wanted if name in found and found[name] != wanted[name]]
-    first = min((i for i, step in enumerate(STEPS) if set(differing) & set(plan.defaults[step])), default=len(STEPS))
+    first = min((i for i, step in enumerate(STEPS) if set(differing) - (set(OF_STORES) if i == 0 else set())
+                 & set(plan.defaults[step])), default=len(STEPS))
     whole = dataclasses.replace(plan, parameters={k: v for k, v in plan.parameters.items() if k != "FOLD"})
     staying = [step for step in STEPS[first:] if (step not in fresh_steps or "FOLD" in plan.parameters)
                and _list_leftovers(whole, step)]
@@ -317,6 +328,8 @@ def _stop(command: str) -> None:
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+    for sockets_dir in Path(tempfile.gettempdir()).glob(f"melanoma-{os.getpid()}-*"):
+        shutil.rmtree(sockets_dir, ignore_errors=True)
     os.write(sys.stderr.fileno(), f"\nstopped; {command} continues here\n".encode())
     os._exit(130)
 

@@ -4,7 +4,8 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from joblib import Parallel, delayed
 from melanoma_utils.archives import Source, list_zip_members
 from melanoma_utils.competition import IMAGE_SUFFIXES, METADATA_COLUMNS, encode_metadata, read_table
 from melanoma_utils.files import write_csv
-from melanoma_utils.images import load_resized
+from melanoma_utils.images import load_at_sizes
 from melanoma_utils.inference import Samples, pick_device, predict_logits
 from melanoma_utils.models import LesionClassifier, load_checkpoint
 from melanoma_utils.submission import average_logits
@@ -23,8 +24,21 @@ SUFFIXES = {suffix for suffixes in IMAGE_SUFFIXES.values() for suffix in suffixe
 CHUNK = 256  # images decoded and predicted at a time
 
 
-def load_ensemble(path: str | Path) -> list[LesionClassifier]:
-    """Returns the models of a checkpoint, or of all `fold_*.safetensors` in a folder, in evaluation mode.
+@dataclass(frozen=True)
+class Ensemble:
+    """Models that are asked together.
+
+    Attributes:
+        models: in evaluation mode; they want the same images.
+        decode_size: side in pixels for which their training images were decoded, see `images.load_at_sizes`.
+    """
+
+    models: list[LesionClassifier]
+    decode_size: int
+
+
+def load_ensemble(path: str | Path) -> Ensemble:
+    """Returns the models of a checkpoint, or of all `fold_*.safetensors` in a folder.
 
     Raises:
         FileNotFoundError: there is no such file, or no checkpoint in the folder.
@@ -33,11 +47,12 @@ def load_ensemble(path: str | Path) -> list[LesionClassifier]:
     paths = sorted(Path(path).glob("fold_*.safetensors")) if Path(path).is_dir() else [Path(path)]
     if not paths:
         raise FileNotFoundError(f"{path} holds no fold_*.safetensors: give a checkpoint, or an experiment's folder")
-    models = [load_checkpoint(checkpoint_path)[0] for checkpoint_path in paths]
-    wanted = {(m.config.image_size, m.config.resize_mode, tuple(m.config.clean_steps)) for m in models}
+    loaded = [load_checkpoint(checkpoint_path) for checkpoint_path in paths]
+    wanted = {(m.config.image_size, m.config.resize_mode, tuple(m.config.clean_steps),
+               config.get("store", {}).get("decode_size", m.config.image_size)) for m, config in loaded}
     if len(wanted) > 1:
         raise ValueError(f"the models in {path} want different images: {sorted(wanted)}; give one checkpoint")
-    return models
+    return Ensemble([model for model, _ in loaded], next(iter(wanted))[-1])
 
 
 def list_images(paths: Sequence[str | Path]) -> dict[str, Source]:
@@ -50,35 +65,37 @@ def list_images(paths: Sequence[str | Path]) -> dict[str, Source]:
         ValueError: two images have the same name, or an archive is damaged.
     """
     images: dict[str, Source] = {}
-    for path in map(Path, paths):
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist")
-        if path.is_dir():
-            found = {str(p.relative_to(path).with_suffix("")): p for p in sorted(path.rglob("*"))
-                     if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")}
-        elif path.suffix.lower() == ".zip":
-            found = {str(Path(m.name).with_suffix("")): m for m in list_zip_members(path)
-                     if m.suffix.lower() in SUFFIXES}
-        else:
-            found = {path.stem: path}
-        repeated = images.keys() & found.keys()
-        if repeated:
-            name = min(repeated)
-            raise ValueError(f"two images are named {name!r}: {images[name]} and {found[name]}; give them apart")
-        images |= found
+    for name, source in (pair for path in paths for pair in _list_named(Path(path))):
+        if name in images:
+            raise ValueError(f"two images are named {name!r}: {images[name]} and {source}; give them apart")
+        images[name] = source
     if not images:
         raise FileNotFoundError(f"no images in {', '.join(map(str, paths))}: wanted files ending in {sorted(SUFFIXES)}")
     return images
 
 
-def predict_images(models: Sequence[LesionClassifier], images: Mapping[str, Source],
+def _list_named(path: Path) -> list[tuple[str, Source]]:
+    """Returns (image_name, image file) of one path of `list_images`."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    if path.is_dir():
+        found = [(str(p.relative_to(path)), p) for p in sorted(path.rglob("*")) if not p.name.startswith(".")]
+    elif path.suffix.lower() == ".zip":
+        found = [(member.name, member) for member in list_zip_members(path)]
+    else:
+        return [(path.stem, path)]
+    return [(str(PurePosixPath(name).with_suffix("")), source) for name, source in found
+            if source.suffix.lower() in SUFFIXES]
+
+
+def predict_images(ensemble: Ensemble, images: Mapping[str, Source],
                    metadata_df: pd.DataFrame | None = None, *, tta_views: int = 4, device: str = "cpu",
                    n_jobs: int = -1, log: Callable[[str], None] = lambda line: None) -> tuple[pd.DataFrame,
                                                                                                dict[str, str]]:
     """Returns the probabilities of images, and why some could not be read.
 
     Args:
-        models: of `load_ensemble`.
+        ensemble: of `load_ensemble`.
         images: image_name -> image file.
         metadata_df: columns image_name, sex, age_approx (years), anatom_site_general_challenge, for models that use
             them; images without a row there, or without any table, count as unknown in all three.
@@ -91,8 +108,8 @@ def predict_images(models: Sequence[LesionClassifier], images: Mapping[str, Sour
         (predictions_df, bad): columns image_name, probability (sigmoid of the mean logit over the models, not
         calibrated), lowest, highest (of the single models); image_name -> reason.
     """
-    names, config, logits, bad = list(images), models[0].config, [], {}
-    how = config.image_size, config.resize_mode, config.clean_steps
+    names, models, config, logits, bad = list(images), ensemble.models, ensemble.models[0].config, [], {}
+    how = [config.image_size], config.resize_mode, config.clean_steps, ensemble.decode_size
     for start in range(0, len(names), CHUNK):
         chunk = names[start:start + CHUNK]
         loaded = dict(zip(chunk, Parallel(n_jobs)(delayed(_try_load)(images[name], *how) for name in chunk),
@@ -116,7 +133,7 @@ def predict_images(models: Sequence[LesionClassifier], images: Mapping[str, Sour
 
 def _try_load(path: Source, *how: object) -> np.ndarray | str:
     try:
-        return load_resized(path, *how)
+        return load_at_sizes(path, *how)[0]
     except (ValueError, FileNotFoundError) as error:
         return str(error)
 
@@ -139,14 +156,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     a = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        models, images = load_ensemble(a.model), list_images(a.images)
+        ensemble, images = load_ensemble(a.model), list_images(a.images)
+        if a.metadata and not Path(a.metadata).is_file():
+            raise FileNotFoundError(f"{a.metadata} does not exist")
         metadata_df = read_table(Path(a.metadata), ("image_name", *METADATA_COLUMNS)) if a.metadata else None
-        if models[0].config.use_metadata:
+        if ensemble.models[0].config.use_metadata:
             known = set() if metadata_df is None else set(metadata_df["image_name"])
             n_unknown = len(images.keys() - known)
             print(f"sex, age and site count as unknown for {n_unknown:,} of {len(images):,} images"
                   + ("" if a.metadata else " (no --metadata)"))
-        predictions_df, bad = predict_images(models, images, metadata_df, tta_views=a.tta_views,
+        predictions_df, bad = predict_images(ensemble, images, metadata_df, tta_views=a.tta_views,
                                              device=pick_device(a.device), log=lambda line: print(line, flush=True))
         write_csv(a.output, predictions_df)
     except (ValueError, OSError) as error:
@@ -154,7 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for reason in bad.values():
         print(f"not predicted: {reason}", file=sys.stderr)
-    print(f"{a.output}: {len(predictions_df):,} images by {len(models)} models; not calibrated, not a medical device")
+    print(f"{a.output}: {len(predictions_df):,} images by {len(ensemble.models)} models; not calibrated, not a medical "
+          "device")
     return int(bool(bad))
 
 

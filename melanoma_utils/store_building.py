@@ -63,7 +63,7 @@ def build_stores(paths: Mapping[str, Source], store_dirs: Mapping[int, str | Pat
     store_dirs = {image_size: Path(store_dir) for image_size, store_dir in store_dirs.items()}
     identities = {store_dirs[size]: _identify(paths, size, resize_mode, clean_steps) for size in store_dirs}
     with ExitStack() as locks:
-        for store_dir in identities:
+        for store_dir in sorted(identities):  # the same order in every process: no two wait for each other
             locks.enter_context(lock_folder(store_dir))
         _check_whole(paths, {d: i for d, i in identities.items() if (d / "store.json").is_file()})
         todo = {d: i for d, i in identities.items() if not (d / "store.json").is_file()}
@@ -124,7 +124,8 @@ def _begin(identities: Mapping[Path, dict]) -> dict[Path, dict]:
 
 def _check_identity(path: Path, identity: dict) -> None:
     """Compares the identity with the one there, where there is one."""
-    differences = find_differences(read_json(path), identity) if path.is_file() else ""
+    uncleaned = {"clean_steps": []}  # which is not written down
+    differences = find_differences(uncleaned | read_json(path), uncleaned | identity) if path.is_file() else ""
     if differences:
         raise ValueError(f"the image store in {path.parent} was made from something else ({differences}): delete the "
                          "folder, or give another STORE_DIR")

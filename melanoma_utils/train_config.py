@@ -72,7 +72,12 @@ def fill_defaults(description: dict) -> dict:
     Args:
         description: JSON with "model" and "train", as of `experiment.describe_training`; other keys stay as they are.
     """
-    train = json.loads(json.dumps(asdict(TrainConfig())))
-    model, augment = train.pop("model"), train["augment"] | description["train"]["augment"]
-    return description | {"model": model | description["model"],
-                          "train": train | description["train"] | {"augment": augment}}
+    config = fill_config(description["train"] | {"model": description["model"]})
+    return description | {"model": config.pop("model"), "train": config}
+
+
+def fill_config(config: dict) -> dict:
+    """Returns a stored TrainConfig as a dictionary of JSON types, with what came later at its default."""
+    defaults = asdict(TrainConfig())
+    parts = {part: defaults[part] | config[part] for part in ("model", "augment")}
+    return json.loads(json.dumps(defaults | config | parts))

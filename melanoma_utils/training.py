@@ -21,7 +21,7 @@ from melanoma_utils.folds import split_by_fold
 from melanoma_utils.image_store import ImageStore
 from melanoma_utils.inference import Samples, autocast, predict_logits, select_samples
 from melanoma_utils.models import LesionClassifier, build_model, describe_model
-from melanoma_utils.train_config import OPTIMIZERS, TrainConfig
+from melanoma_utils.train_config import OPTIMIZERS, TrainConfig, fill_config
 from melanoma_utils.transforms import build_augmentation, to_float
 
 
@@ -50,7 +50,8 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
 
     Raises:
         ValueError: the fold is out of range, a part of the images holds one class only, there are too few folds for a
-            monitor, the loss is not finite, or partial_path holds the state of another training.
+            monitor, external images are wanted and absent, the loss is not finite, or partial_path holds the state of
+            another training.
         MemoryError: a batch does not fit; tells which BATCH_SIZE to try.
     """
     train_df, valid_df, _ = split_by_fold(folds_df, fold)
@@ -70,6 +71,9 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
     frames["competition"] = frames["train"][frames["train"]["source"] == "competition"]
     samples = {name: select_samples(store, df, config.model.use_metadata) for name, df in frames.items()}
     is_external = (frames["train"]["source"] == "external").to_numpy()
+    if config.n_external and not is_external.any():
+        raise ValueError(f"N_EXTERNAL is {config.n_external}, but there are no external images in the folds: run "
+                         "02_create_folds with EXTERNAL_DIR, or say N_EXTERNAL 0")
     run = _Run(samples, is_external, config, fold, device, store.identity)
     run.resume(Path(partial_path), log)
     while not run.is_finished():
@@ -102,19 +106,19 @@ def train_epoch(model: LesionClassifier, samples: Samples, optimizer: torch.opti
     compute_loss = nn.BCEWithLogitsLoss()
     total = 0.0
     for step, part in enumerate(np.array_split(order, n_batches)):
-        images = augment(to_float(samples.images[samples.rows[part]], device))  # (B, 3, H, W)
-        targets = torch.from_numpy(samples.targets[part]).to(device)  # (B,)
-        metadata = None if samples.metadata is None else torch.from_numpy(samples.metadata[part]).to(device)
-        with _advise_batch_size(len(part)), autocast(device, precision):
-            logits = model(images, metadata)  # (B,)
-        loss = compute_loss(logits, targets)
-        if not math.isfinite(loss.item()):
-            raise ValueError(f"the loss is {loss.item()} in step {step + 1} of {n_batches}: lower LR "
-                             f"{optimizer.param_groups[0]['lr']:.2g}, or use PRECISION='fp32'")
-        optimizer.zero_grad(set_to_none=True)
         with _advise_batch_size(len(part)):
+            images = augment(to_float(samples.images[samples.rows[part]], device))  # (B, 3, H, W)
+            targets = torch.from_numpy(samples.targets[part]).to(device)  # (B,)
+            metadata = None if samples.metadata is None else torch.from_numpy(samples.metadata[part]).to(device)
+            with autocast(device, precision):
+                logits = model(images, metadata)  # (B,)
+            loss = compute_loss(logits, targets)
+            if not math.isfinite(loss.item()):
+                raise ValueError(f"the loss is {loss.item()} in step {step + 1} of {n_batches}: lower LR "
+                                 f"{optimizer.param_groups[0]['lr']:.2g}, or use PRECISION='fp32'")
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()
-        optimizer.step()
+            optimizer.step()
         after_step()
         total += loss.item() * len(part)
     return total / len(order)
@@ -128,8 +132,8 @@ def _advise_batch_size(batch_size: int) -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
-        raise MemoryError(f"{batch_size} images at a time do not fit into memory: try BATCH_SIZE "
-                          f"{max(2, batch_size // 2)}, or a smaller IMAGE_SIZE") from error
+        raise MemoryError(f"{batch_size} images at a time do not fit into memory: try "
+                          + f"BATCH_SIZE {batch_size // 2} or " * (batch_size >= 4) + "a smaller IMAGE_SIZE") from error
 
 
 def _make_pools(is_external: np.ndarray, targets: np.ndarray, n_external: int) -> list[tuple[np.ndarray, int]]:
@@ -249,7 +253,8 @@ class _Run:
             state = torch.load(path, map_location=self.device, weights_only=True)
         except Exception as error:
             raise ValueError(f"{path} is damaged ({type(error).__name__}): delete it, this fold starts over") from error
-        if state["identity"] != self._identify():
+        identity, wanted = ({**i, "config": fill_config(i["config"])} for i in (state["identity"], self._identify()))
+        if identity != wanted:
             raise ValueError(f"{path} is of a training with other parameters or folds: delete it, or give another "
                              "EXPERIMENT")
         self.history, self.seconds, self.best_state = state["history"], state["seconds"], state["best_state"]

@@ -6,7 +6,7 @@ import pytest
 from conftest import place, run_pipeline
 from sklearn.metrics import roc_auc_score
 
-from melanoma_utils.blending import blend_oof, blend_scores, blend_test
+from melanoma_utils.blending import blend_oof, blend_scores, blend_test, check_blend
 from melanoma_utils.files import read_json
 
 
@@ -67,3 +67,5 @@ def test_the_notebook_blends_and_submits(output_dir, data_dir, tmp_path):
     assert len(submission_df) == 24 and submission_df["target"].between(0, 1).all()
     process = run_pipeline(*flags, "['first']", parameters=None, check=False)
     assert process.returncode == 1 and "are not two or more" in process.stderr
+    with pytest.raises(ValueError, match="'first' is a trained one"):
+        check_blend(output_dir, "first", ["second", "third"])

@@ -158,8 +158,10 @@ def test_every_step_takes_every_shape_and_leaves_its_input_alone(step, shape):
 def test_the_steps_run_in_one_order_and_none_changes_nothing():
     image = add_frame((draw_lesion(lines=LINES) * [1, 0.9, 0.7]).astype(np.uint8), 0.55)
     wanted = shades_of_gray(remove_hairs(crop_dark_frame(image)))
-    for steps in (list(CLEAN_STEPS), list(CLEAN_STEPS)[::-1]):
-        assert np.array_equal(clean_image(image, steps), wanted)
+    assert np.array_equal(clean_image(image, list(CLEAN_STEPS)), wanted)
+    for steps in (list(CLEAN_STEPS)[::-1], ["crop_frame", "crop_frame"]):
+        with pytest.raises(ValueError, match="are always done in the order"):
+            clean_image(image, steps)
     assert not np.array_equal(remove_hairs(shades_of_gray(image)), wanted)
     assert clean_image(image, []) is image
 

@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import numpy as np
@@ -35,6 +36,10 @@ def output_dir(finished, tmp_path):
 
 def test_evaluated_experiments_are_found(output_dir):
     assert find_experiments(output_dir) == ["elsewhere", "oracle", "tiny"] and find_experiments(output_dir / "no") == []
+    write_json(output_dir / "unfinished" / "metrics.json", {"oof_auc": 0.5, "blend_of": ["tiny", "oracle"]})
+    os.utime(output_dir / "oracle" / "fold_1.safetensors")  # trained again
+    (output_dir / "elsewhere" / "oof_fold_0.csv").unlink()  # being trained again
+    assert find_experiments(output_dir) == ["tiny"]
 
 
 def test_an_experiment_is_summed_up_from_its_files(output_dir):
@@ -45,7 +50,7 @@ def test_an_experiment_is_summed_up_from_its_files(output_dir):
     assert row["oof_auc"] == metrics["oof_auc"] and row["train_seconds"] == pytest.approx(seconds)
     assert row["images_per_second"] == pytest.approx(history_df["n_images"].sum() / seconds)
     assert pd.isna(row["external_auc"]) and row["n_folds"] == 2
-    with pytest.raises(FileNotFoundError, match=r"unfinished holds no metrics\.json: run 04_evaluate_oof first"):
+    with pytest.raises(FileNotFoundError, match="unfinished is not evaluated as it is trained now: run 04"):
         summarize_experiments(output_dir, ["unfinished"])
 
 
@@ -58,7 +63,7 @@ def test_only_differing_parameters_are_listed(output_dir):
 
 def test_differences_are_paired_by_name_and_put_into_words(output_dir):
     df = compare_experiments(output_dir, ["tiny", "oracle", "elsewhere"], "tiny", n_resamples=200)
-    assert df["verdict"].to_dict() == {"oracle": "better", "elsewhere": "no shared images"}
+    assert df["verdict"].to_dict() == {"oracle": "better", "elsewhere": "nothing to compare"}
     assert df.loc["oracle", "difference"] == pytest.approx(
         1 - read_json(output_dir / "tiny" / "metrics.json")["oof_auc"])
     assert compare_experiments(output_dir, ["tiny"], "oracle", n_resamples=200).loc["tiny", "verdict"] == "worse"

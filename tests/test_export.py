@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from melanoma_utils.export import export_model, main
+from melanoma_utils.files import read_json, write_json
 from melanoma_utils.predict import list_images, load_ensemble, predict_images
 
 
@@ -36,6 +37,17 @@ def test_folds_of_an_older_export_do_not_stay(experiment_dir, tmp_path):
     (tmp_path / "fold_7.safetensors").touch()
     export_model(experiment_dir, tmp_path)
     assert sorted(p.name for p in tmp_path.glob("fold_*")) == ["fold_0.safetensors", "fold_1.safetensors"]
+
+
+def test_an_experiment_is_not_exported_onto_itself_or_with_another_s_figures(experiment_dir, tmp_path, capsys):
+    copy = shutil.copytree(experiment_dir, tmp_path / "copy")
+    (tmp_path / "link").symlink_to(copy)
+    assert main([str(copy), str(tmp_path / "link")]) == 1 and len(list(copy.glob("fold_?.safetensors"))) == 2
+    assert "would be exported onto itself" in capsys.readouterr().err
+    metrics = read_json(copy / "metrics.json")
+    write_json(copy / "metrics.json", metrics | {"folds": [0]})
+    assert main([str(copy), str(tmp_path / "model")]) == 1
+    assert "is about the folds [0] of [0, 1]" in capsys.readouterr().err
 
 
 def test_an_unfinished_experiment_is_not_exported(experiment_dir, tmp_path, capsys):

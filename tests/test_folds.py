@@ -111,3 +111,14 @@ def test_external_rows_are_trained_on_and_left_out_apart(folds_df):
         assert not set(left_out_df["patient_id"]) & set(train_df[train_df["source"] == "external"]["patient_id"])
     with pytest.raises(ValueError, match="the source 'extern' is not one of"):
         create_folds(folds_df, 3, source="extern")
+
+
+def test_folds_of_before_there_were_external_images_stay_valid(folds_df, tmp_path):
+    older = folds_df.drop(columns="source").to_csv(index=False)
+    (tmp_path / "folds.csv").write_text(older)
+    (tmp_path / "fold_0.safetensors").touch()
+    write_folds(tmp_path / "folds.csv", folds_df)
+    assert (tmp_path / "folds.csv").read_text() == older
+    assert set(read_folds(tmp_path / "folds.csv")["source"]) == {"competition"}
+    with pytest.raises(ValueError, match="holds other folds"):
+        write_folds(tmp_path / "folds.csv", folds_df.assign(age_approx=folds_df["age_approx"] + 5))

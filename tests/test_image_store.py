@@ -4,7 +4,7 @@ import pytest
 from melanoma_utils.competition import find_images, read_train
 from melanoma_utils.image_store import join_stores, name_store, open_store
 from melanoma_utils.images import load_resized
-from melanoma_utils.store_building import build_store
+from melanoma_utils.store_building import build_store, build_stores
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,12 @@ def test_stores_made_differently_are_not_joined(store, paths, tmp_path):
         join_stores(store, other)
     other = build_store(paths, tmp_path / "grey", 32, clean_steps=["shades_of_gray"], n_jobs=1)
     with pytest.raises(ValueError, match="differ in clean_steps"):
+        join_stores(store, other)
+
+
+def test_stores_decoded_for_different_sizes_are_not_joined(store, paths, tmp_path):
+    other, _ = build_stores(paths, {32: tmp_path / "32", 64: tmp_path / "64"}, n_jobs=1)
+    with pytest.raises(ValueError, match="differ in decode_size: 32 and 64"):
         join_stores(store, other)
 
 

@@ -219,6 +219,29 @@ def test_an_experiment_does_not_lose_or_gain_external_images_unnoticed(with_exte
     assert process.returncode == 1 and "EXTERNAL_DIR is 'isic_2019', wanted ''" in process.stderr
 
 
+def test_a_parameter_that_came_later_had_its_default(finished, data_dir, tmp_path, with_external):
+    folder = copy_finished(finished, tmp_path)
+    path = folder / "output" / "tiny" / "parameters.json"
+    older = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("EXTERNAL_DIR", "CLEAN_STEPS")}
+    path.write_text(json.dumps(older))
+    for flags in (["-r", "EXTERNAL_DIR", with_external[0] / "isic_2019"], ["-p", "CLEAN_STEPS", "['crop_frame']"]):
+        process = run_pipeline(*place(folder, data_dir), *flags, check=False)
+        assert process.returncode == 1 and "was begun otherwise" in process.stderr and "02-05 --fresh" in process.stderr
+        assert json.loads(path.read_text()) == older
+    run_pipeline(*place(folder, data_dir))
+    assert json.loads(path.read_text())["EXTERNAL_DIR"] == ""
+
+
+def test_n_external_without_external_images_is_refused(data_dir, tmp_path):
+    process = run_pipeline(*place(tmp_path, data_dir), "-p", "N_EXTERNAL", 8, check=False)
+    assert process.returncode == 1 and "EXTERNAL_DIR names no external images" in process.stderr
+
+
+def test_missing_stores_are_built_whatever_step_is_asked_for(data_dir, tmp_path):
+    printed = run_pipeline(*place(tmp_path, data_dir), "--steps", "02").stdout
+    assert "01_resize_images" in printed and "tiny/folds.csv" in printed
+
+
 def test_more_sizes_are_stores_that_another_experiment_finds(data_dir, tmp_path):
     run_pipeline(*place(tmp_path, data_dir), "--steps", "01", "-p", "MORE_IMAGE_SIZES", "[48]")
     printed = run_pipeline(*place(tmp_path, data_dir), "--steps", "01", "-p", "IMAGE_SIZE", "48", "-p", "EXPERIMENT",

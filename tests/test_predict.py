@@ -34,7 +34,7 @@ def test_one_checkpoint_predicts_too(experiment_dir, data_dir):
     images = list_images([data_dir / "jpeg" / "test"])
     models = load_ensemble(experiment_dir / "fold_0.safetensors")
     df, bad = predict_images(models, dict(list(images.items())[:3]), n_jobs=1)
-    assert len(models) == 1 and not bad and (df["lowest"] == df["highest"]).all()
+    assert len(models.models) == 1 and not bad and (df["lowest"] == df["highest"]).all()
 
 
 def test_bad_files_are_reported_and_the_rest_is_done(experiment_dir, data_dir, tmp_path, capsys):
@@ -64,6 +64,10 @@ def test_images_come_from_archives_and_must_be_told_apart(data_dir, tmp_path):
     assert list(list_images([tmp_path / "a.zip"])) == ["one/x", "two/x"]
     with pytest.raises(ValueError, match=f"two images are named '{path.stem}'"):
         list_images([path, path.parent])
+    shutil.copy(path, tmp_path / "a.jpg")
+    shutil.copy(path, tmp_path / "a.JPEG")
+    with pytest.raises(ValueError, match="two images are named 'a'"):
+        list_images([tmp_path])
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         list_images([tmp_path / "nowhere"])
     (tmp_path / "none").mkdir()
@@ -103,6 +107,16 @@ def test_what_is_wrong_is_one_line(experiment_dir, data_dir, tmp_path, capsys, a
     said = capsys.readouterr().err
     assert said.startswith("error: ") and message in said and said.count("\n") == 1
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_images_are_decoded_as_those_that_the_model_was_trained_on(data_dir, tmp_path, monkeypatch):
+    model = build_model(ModelConfig("timm/test_resnet", image_size=16))
+    save_checkpoint(tmp_path / "fold_0.safetensors", model, {"store": {"decode_size": 48}})
+    seen, load = [], predict.load_at_sizes
+    monkeypatch.setattr(predict, "load_at_sizes", lambda *how: seen.append(how[1:]) or load(*how))
+    images = dict(list(list_images([data_dir / "jpeg" / "test"]).items())[:2])
+    predict_images(load_ensemble(tmp_path), images, n_jobs=1)
+    assert seen == [([16], "squash", [], 48)] * 2
 
 
 def test_models_that_want_different_images_are_refused(tmp_path):

@@ -150,6 +150,17 @@ def test_a_store_made_from_something_else_is_refused(paths, tmp_path, change):
                     clean_steps=["shades_of_gray"] if change == "cleaning" else [], n_jobs=1)
 
 
+def test_a_cleaned_store_is_not_taken_for_an_uncleaned_one(paths, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(store_building, "_decode_chunk", die_at(1, store_building._decode_chunk))
+        with pytest.raises(Killed):
+            build_store(paths, tmp_path / "store", 32, clean_steps=["shades_of_gray"], n_jobs=1)
+    for _ in range(2):  # half built, then whole
+        with pytest.raises(ValueError, match=r"clean_steps is \['shades_of_gray'\], wanted \[\]"):
+            build_store(paths, tmp_path / "store", 32, n_jobs=1)
+        build_store(paths, tmp_path / "store", 32, clean_steps=["shades_of_gray"], n_jobs=1)
+
+
 def test_too_little_space_is_noticed_before_the_work(paths, tmp_path, monkeypatch):
     monkeypatch.setattr(store_building.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(OSError, match="the image store needs"):

@@ -136,6 +136,11 @@ def test_external_images_are_trained_on_and_decide_nothing_else(store, folds_df,
     np.testing.assert_allclose(model.metadata.weight.numpy(), expected.coef_, atol=1e-5)
 
 
+def test_n_external_without_external_images_is_an_error(store, folds_df, tmp_path):
+    with pytest.raises(ValueError, match="N_EXTERNAL is 8, but there are no external images in the folds"):
+        train_fold(store, folds_df, 0, replace(CONFIG, n_external=8), tmp_path / "p.pt", log=quiet)
+
+
 def test_n_external_draws_half_melanomas_anew_each_epoch(store, folds_df, tmp_path, monkeypatch):
     is_external = pd.Series(range(len(folds_df))) % 2 == 1
     df = folds_df.assign(source=np.where(is_external, "external", "competition"))
@@ -173,7 +178,7 @@ def test_too_little_memory_says_which_batch_size_to_try(store, folds_df, tmp_pat
         raise error
 
     monkeypatch.setattr(training.LesionClassifier, "forward", fail)
-    with pytest.raises(MemoryError, match="16 images at a time do not fit into memory: try BATCH_SIZE 8"):
+    with pytest.raises(MemoryError, match=r"1[56] images at a time do not fit into memory: try BATCH_SIZE [78] or"):
         train_fold(store, folds_df, 0, CONFIG, tmp_path / "p.pt", log=quiet)
     monkeypatch.setattr(training.LesionClassifier, "forward", lambda *_: torch.ones(3) @ torch.ones(2))
     with pytest.raises(RuntimeError, match="size"):  # any other error stays what it is
@@ -196,6 +201,17 @@ def test_the_state_of_another_training_is_refused(store, folds_df, tmp_path):
     (tmp_path / "p.pt").write_bytes((tmp_path / "p.pt").read_bytes()[:1000])
     with pytest.raises(ValueError, match="is damaged"):
         train_fold(store, folds_df, 0, replace(CONFIG, n_epochs=1), tmp_path / "p.pt", log=quiet)
+
+
+def test_the_state_of_a_version_that_knew_fewer_parameters_is_continued(store, folds_df, tmp_path):
+    config = replace(CONFIG, n_epochs=1)
+    train_fold(store, folds_df, 0, config, tmp_path / "p.pt", log=quiet)
+    state = torch.load(tmp_path / "p.pt", weights_only=True)
+    del state["identity"]["config"]["n_external"], state["identity"]["config"]["model"]["clean_steps"]
+    torch.save(state, tmp_path / "p.pt")
+    lines = []
+    train_fold(store, folds_df, 0, config, tmp_path / "p.pt", log=lines.append)
+    assert lines == ["fold 0 continues after epoch 1 of 1"]
 
 
 def test_a_ragged_last_batch_is_spread(store, folds_df, tmp_path):
