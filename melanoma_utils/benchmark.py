@@ -3,6 +3,7 @@
 import multiprocessing
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
@@ -61,20 +62,22 @@ def measure_peak_memory(function: Callable, *arguments: object, **options: objec
 
 
 def _call_and_measure(function: Callable, arguments: Sequence[object], options: dict) -> float:
-    process, is_done, peak = psutil.Process(), threading.Event(), [0]
+    process, is_done, sizes = psutil.Process(), threading.Event(), []
 
     def watch() -> None:
         while not is_done.wait(0.01):
-            peak[0] = max(peak[0], process.memory_info().rss)
+            sizes.append(process.memory_info().rss)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        function(*arguments, **options)
+        result = function(*arguments, **options)
+        sizes.append(process.memory_info().rss)  # a result counts, however quickly it came
+        del result
     finally:
         is_done.set()
         watcher.join()
-    return peak[0] / 2**20
+    return max(sizes) / 2**20
 
 
 def load_fully_decoded(path: str | Path, image_size: int) -> np.ndarray:
@@ -93,8 +96,10 @@ def load_in_workers(paths: Sequence[str | Path], image_size: int, batch_size: in
         image_size: side of the images in pixels.
         batch_size, n_workers: the original's.
     """
-    loader = DataLoader(_JpegDataset(paths, image_size), batch_size, num_workers=n_workers)
-    return sum(len(batch) for batch in loader)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores, as it was
+        loader = DataLoader(_JpegDataset(paths, image_size), batch_size, num_workers=n_workers)
+        return sum(len(batch) for batch in loader)
 
 
 class _JpegDataset(Dataset):
