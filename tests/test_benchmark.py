@@ -41,6 +41,7 @@ def test_photographs_are_large_and_drawn_once(tmp_path):
     assert draw_photographs(tmp_path, 1) == [path] and path.stat().st_mtime_ns == changed
 
 
+@pytest.mark.slow
 def test_the_benchmark_notebook_runs_alone(tmp_path):
     small = [v for name, value in {"N_IMAGES": 8, "N_PHOTOGRAPHS": 1, "N_REPEATS": 1, "IMAGE_SIZE": 64,
                                                    "ARCH": "timm/test_resnet"}.items()

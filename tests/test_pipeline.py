@@ -242,6 +242,7 @@ def test_missing_stores_are_built_whatever_step_is_asked_for(data_dir, tmp_path)
     assert "01_resize_images" in printed and "tiny/folds.csv" in printed
 
 
+@pytest.mark.slow
 def test_more_sizes_are_stores_that_another_experiment_finds(data_dir, tmp_path):
     run_pipeline(*place(tmp_path, data_dir), "--steps", "01", "-p", "MORE_IMAGE_SIZES", "[48]")
     printed = run_pipeline(*place(tmp_path, data_dir), "--steps", "01", "-p", "IMAGE_SIZE", "48", "-p", "EXPERIMENT",
@@ -249,6 +250,7 @@ def test_more_sizes_are_stores_that_another_experiment_finds(data_dir, tmp_path)
     assert "stores/tiny_48_squash: train (97, 48, 48, 3)" in printed and "of 97 images" not in printed
 
 
+@pytest.mark.slow
 def test_clean_steps_have_a_store_of_their_own(data_dir, tmp_path):
     flags = (*place(tmp_path, data_dir), "--steps", "01", "-p", "CLEAN_STEPS")
     assert "stores/tiny_32_squash_shades_of_gray: train" in run_pipeline(*flags, "['shades_of_gray']").stdout
