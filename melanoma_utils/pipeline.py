@@ -263,7 +263,8 @@ def _check_experiment(plan: Plan, fresh_steps: Sequence[str]) -> None:
     wanted |= {name: Path(plan.parameters[name]).name for name in ("WEIGHTS", "DUPLICATES_CSV", "EXTERNAL_DIR")}
     known = {name: value for of_step in plan.defaults.values() for name, value in of_step.items()}
     # a parameter that came later had its default
-    found = {name: known.get(name) for name in wanted} | read_json(path) if path.is_file() else {}
+    stored = read_json(path) if path.is_file() else {}
+    found = {name: known.get(name) for name in wanted} | stored if stored else {}
     differing = [name for name in wanted if name in found and found[name] != wanted[name]]
     first = min((i for i, step in enumerate(STEPS) if set(differing) - (set(OF_STORES) if i == 0 else set())
                  & set(plan.defaults[step])), default=len(STEPS))
@@ -275,7 +276,7 @@ def _check_experiment(plan: Plan, fresh_steps: Sequence[str]) -> None:
             f"the experiment {plan.parameters['EXPERIMENT']!r} was begun otherwise ("
             + find_differences(found, {name: wanted[name] for name in differing})
             + f"): give another EXPERIMENT, or start it over with --steps {first + 1:02d}-05 --fresh")
-    if found != wanted:
+    if stored != wanted:
         write_json(path, wanted)
 
 
