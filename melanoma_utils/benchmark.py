@@ -65,6 +65,7 @@ def _call_and_measure(function: Callable, arguments: Sequence[object], options: 
     process, is_done, sizes = psutil.Process(), threading.Event(), []
 
     def watch() -> None:
+        """Notes the size until it is done."""
         while not is_done.wait(0.01):
             sizes.append(process.memory_info().rss)
 

@@ -112,7 +112,8 @@ def predict_images(ensemble: Ensemble, images: Mapping[str, Source],
     how = [config.image_size], config.resize_mode, config.clean_steps, ensemble.decode_size
     for start in range(0, len(names), CHUNK):
         chunk = names[start:start + CHUNK]
-        loaded = dict(zip(chunk, Parallel(n_jobs)(delayed(_try_load)(images[name], *how) for name in chunk),
+        n_workers = n_jobs if len(chunk) > 8 else 1  # processes take longer to start than a few images to decode
+        loaded = dict(zip(chunk, Parallel(n_workers)(delayed(_try_load)(images[name], *how) for name in chunk),
                           strict=True))
         bad |= {name: image for name, image in loaded.items() if isinstance(image, str)}
         good = [name for name in chunk if name not in bad]

@@ -194,12 +194,15 @@ class _Part:
     row_bytes: int
 
     def count_rows(self) -> int:
+        """Returns how many whole rows there are."""
         return (self.file.seek(0, os.SEEK_END) - HEADER_BYTES) // self.row_bytes
 
     def truncate(self, n_rows: int) -> None:
+        """Keeps the first n_rows rows."""
         self.file.truncate(HEADER_BYTES + n_rows * self.row_bytes)
 
     def write(self, rows: Sequence[int], images: np.ndarray) -> None:
+        """Writes (n, H, W, 3) images to their rows."""
         for row, image in zip(rows, images, strict=True):
             self.file.seek(HEADER_BYTES + row * self.row_bytes)
             self.file.write(image.tobytes())
