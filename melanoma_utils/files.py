@@ -62,7 +62,8 @@ def read_json(path: str | Path) -> dict:
 
 def update_json(path: str | Path, **values: float) -> None:
     """Adds values to a JSON file, or replaces them there; such a file is timing.json."""
-    write_json(path, (read_json(path) if Path(path).is_file() else {}) | values)
+    with lock_folder(Path(path).parent, name=Path(path).stem):  # folds that are trained side by side share the file
+        write_json(path, (read_json(path) if Path(path).is_file() else {}) | values)
 
 
 def find_differences(found: dict, wanted: dict) -> str:
@@ -84,22 +85,23 @@ def hash_file(path: str | Path) -> str:
 
 
 @contextmanager
-def lock_folder(folder: str | Path, timeout: float = 30) -> Iterator[None]:
-    """Holds a folder for one writer; the lock ends with the process, however it ends.
+def lock_folder(folder: str | Path, timeout: float = 30, name: str = "") -> Iterator[None]:
+    """Holds a folder, or a named part of it, for one writer; the lock ends with the process, however it ends.
 
     Args:
         folder: the folder to hold; it is created.
         timeout: seconds to wait for another writer to go (a killed run's last process needs some).
+        name: of the part; other parts, and the folder as a whole, have locks of their own.
 
     Raises:
         TimeoutError: another process still writes there.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(Path(folder) / ".lock")
+    lock = FileLock(Path(folder) / f".{name}.lock" if name else Path(folder) / ".lock")
     try:
         lock.acquire(timeout=timeout)
     except Timeout:
-        raise TimeoutError(f"another run is writing to {folder}: wait for it or stop it") from None
+        raise TimeoutError(f"another run is writing {name + ' ' * bool(name)}to {folder}: wait for it or stop it") from None
     try:
         yield
     finally:

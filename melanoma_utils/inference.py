@@ -51,12 +51,14 @@ class Samples:
         rows: (n,) rows of `images`.
         metadata: (n, 12) float32 as of `competition.encode_metadata`, or None for a model without metadata.
         targets: (n,) float32, 0 or 1, or None where nobody knows them.
+        diagnoses: (n,) int64 as of `objective.encode_diagnoses`, or None where they are not wanted.
     """
 
     images: np.ndarray
     rows: np.ndarray
     metadata: np.ndarray | None = None
     targets: np.ndarray | None = None
+    diagnoses: np.ndarray | None = None
 
 
 def select_samples(store: ImageStore, df: pd.DataFrame, use_metadata: bool) -> Samples:

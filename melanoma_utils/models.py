@@ -82,12 +82,19 @@ class LesionClassifier(nn.Module):
         Raises:
             ValueError: the model uses metadata and none is given.
         """
+        return self.score(self.dropout(self.embed(images)), metadata)
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns the backbone's (N, C) features of (N, 3, H, W) float32 RGB images in 0..1."""
+        return self.backbone(normalize(images.flip(1) if self.is_bgr else images, self.mean, self.std))
+
+    def score(self, features: torch.Tensor, metadata: torch.Tensor | None = None) -> torch.Tensor:
+        """Returns (N,) logits of (N, C) features and, for a model that uses it, (N, 12) metadata; raises like
+        `forward`."""
         if self.metadata is not None and metadata is None:
             raise ValueError("this model was trained with metadata (USE_METADATA): give sex, age and site, or say "
                              "that they are unknown; there is no default")
-        x = normalize(images.flip(1) if self.is_bgr else images, self.mean, self.std)
-        x = self.backbone(x)  # (N, C)
-        logits = self.head(self.dropout(x)).squeeze(1).float()  # (N,)
+        logits = self.head(features).squeeze(1).float()  # (N,)
         return logits if self.metadata is None else logits + self.metadata(metadata).squeeze(1).float()
 
 

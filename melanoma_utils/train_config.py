@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 
 from melanoma_utils.models import ModelConfig
+from melanoma_utils.objective import TARGETS
 from melanoma_utils.transforms import AugmentConfig
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
@@ -18,6 +19,7 @@ class TrainConfig:
 
     Attributes:
         model, augment: see `ModelConfig` and `AugmentConfig`.
+        target: "melanoma", or "diagnosis" to learn the other diagnoses as well, see `objective.Objective`.
         n_epochs: passes over the training images.
         batch_size: images a step (at most: the batches of an epoch are made equally large).
         lr: highest learning rate.
@@ -27,6 +29,8 @@ class TrainConfig:
             epoch without a better AUC and keeps the best epoch, "none" keeps it.
         early_stopping_patience: stop after so many epochs without a better AUC and keep the best epoch; 0 = off.
         n_external: external images drawn anew each epoch, half of them melanomas as far as there are so many; 0 = all.
+        start_image_size: side in pixels of the images in the first epochs; it grows over two thirds of them to that of
+            the model, see `size_of_epoch`; 0 = always that of the model.
         precision: "fp32" or "bf16".
         seed: of weights, order and augmentation.
 
@@ -36,6 +40,7 @@ class TrainConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    target: str = "melanoma"
     n_epochs: int = 10
     batch_size: int = 32
     lr: float = 1e-3
@@ -44,17 +49,21 @@ class TrainConfig:
     scheduler: str = "one_cycle"
     early_stopping_patience: int = 0
     n_external: int = 0
+    start_image_size: int = 0
     precision: str = "fp32"
     seed: int = 0
 
     def __post_init__(self):
         for name, low in {"n_epochs": 1, "batch_size": 2, "early_stopping_patience": 0, "n_external": 0,
-                          "seed": 0}.items():
+                          "start_image_size": 0, "seed": 0}.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name.upper()} {getattr(self, name)} is too small: wanted at least {low}")
         if not 0 < self.lr < 10 or not 0 <= self.weight_decay < 1:
             raise ValueError(f"LR {self.lr} is not in 0..10 or WEIGHT_DECAY {self.weight_decay} not in 0..1")
-        for name, choices in {"optimizer": tuple(OPTIMIZERS), "scheduler": SCHEDULERS}.items():
+        if self.start_image_size > self.model.image_size:
+            raise ValueError(f"START_IMAGE_SIZE {self.start_image_size} is larger than IMAGE_SIZE "
+                             f"{self.model.image_size}")
+        for name, choices in {"target": TARGETS, "optimizer": tuple(OPTIMIZERS), "scheduler": SCHEDULERS}.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name.upper()} {getattr(self, name)!r} is not one of {choices}")
 
@@ -62,6 +71,14 @@ class TrainConfig:
     def has_monitor(self) -> bool:
         """Whether an AUC steers the training; it is then taken on a fold that is neither trained on nor scored."""
         return self.scheduler == "plateau" or self.early_stopping_patience > 0
+
+    def size_of_epoch(self, epoch: int) -> int:
+        """Returns the side in pixels of the images trained on in an epoch (from 1), a multiple of 16 while it grows."""
+        last = self.model.image_size
+        if not self.start_image_size or epoch > self.n_epochs * 2 / 3:
+            return last
+        size = self.start_image_size + (last - self.start_image_size) * (epoch - 1) / (self.n_epochs * 2 / 3)
+        return min(last, 16 * round(size / 16))
 
 
 def fill_defaults(description: dict) -> dict:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,9 @@ from melanoma_utils.folds import split_by_fold
 from melanoma_utils.image_store import ImageStore
 from melanoma_utils.inference import Samples, autocast, predict_logits, select_samples
 from melanoma_utils.models import LesionClassifier, build_model, describe_model
+from melanoma_utils.objective import CLASSES, Objective, encode_diagnoses
 from melanoma_utils.train_config import OPTIMIZERS, TrainConfig, fill_config
-from melanoma_utils.transforms import build_augmentation, to_float
+from melanoma_utils.transforms import build_augmentation, resize_batch, to_float
 
 
 def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, partial_path: str | Path, *,
@@ -70,6 +71,8 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
                              "folds in 02_create_folds")
     frames["competition"] = frames["train"][frames["train"]["source"] == "competition"]
     samples = {name: select_samples(store, df, config.model.use_metadata) for name, df in frames.items()}
+    if config.target == "diagnosis":
+        samples["train"] = replace(samples["train"], diagnoses=_encode_diagnoses(frames["train"]))
     is_external = (frames["train"]["source"] == "external").to_numpy()
     if config.n_external and not is_external.any():
         raise ValueError(f"N_EXTERNAL is {config.n_external}, but there are no external images in the folds: run "
@@ -82,17 +85,26 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
     return run.pick_model(), pd.DataFrame(run.history), run.seconds
 
 
-def train_epoch(model: LesionClassifier, samples: Samples, optimizer: torch.optim.Optimizer, order: np.ndarray, *,
-                n_batches: int, augment: Callable[[torch.Tensor], torch.Tensor],
+def _encode_diagnoses(train_df: pd.DataFrame) -> np.ndarray:
+    diagnoses = encode_diagnoses(train_df)
+    if len(np.unique(diagnoses[diagnoses >= 0])) < 2:
+        raise ValueError(f"TARGET 'diagnosis': the {len(train_df)} training images name less than two of the diagnoses "
+                         f"{CLASSES}: say TARGET 'melanoma'")
+    return diagnoses
+
+
+def train_epoch(objective: Objective, samples: Samples, optimizer: torch.optim.Optimizer, order: np.ndarray, *,
+                n_batches: int, image_size: int, augment: Callable[[torch.Tensor], torch.Tensor],
                 after_step: Callable[[], None] = lambda: None, device: str = "cpu", precision: str = "fp32") -> float:
-    """Trains one pass and returns the mean loss (binary cross-entropy).
+    """Trains one pass and returns the mean loss.
 
     Args:
-        model: the classifier, on the device.
+        objective: the classifier with its loss, on the device.
         samples: what to train on.
-        optimizer: of the model's parameters.
+        optimizer: of the objective's parameters.
         order: (n,) the samples to train on, in order.
         n_batches: number of steps; the batches are of equal size but for one image.
+        image_size: side in pixels to which the images are brought before all else.
         augment: changes a batch of (B, 3, H, W) images in 0..1.
         after_step: called after each step, e.g. a scheduler's.
         device: "cpu" or "cuda".
@@ -102,17 +114,16 @@ def train_epoch(model: LesionClassifier, samples: Samples, optimizer: torch.opti
         ValueError: the loss is not finite.
         MemoryError: a batch does not fit; tells which BATCH_SIZE to try.
     """
-    model.train()
-    compute_loss = nn.BCEWithLogitsLoss()
+    objective.train()
     total = 0.0
     for step, part in enumerate(np.array_split(order, n_batches)):
         with _advise_batch_size(len(part)):
-            images = augment(to_float(samples.images[samples.rows[part]], device))  # (B, 3, H, W)
-            targets = torch.from_numpy(samples.targets[part]).to(device)  # (B,)
-            metadata = None if samples.metadata is None else torch.from_numpy(samples.metadata[part]).to(device)
+            images = to_float(samples.images[samples.rows[part]], device)  # (B, 3, H, W)
+            images = augment(resize_batch(images, image_size))
+            metadata, targets, diagnoses = (None if values is None else torch.from_numpy(values[part]).to(device)
+                                            for values in (samples.metadata, samples.targets, samples.diagnoses))
             with autocast(device, precision):
-                logits = model(images, metadata)  # (B,)
-            loss = compute_loss(logits, targets)
+                loss = objective(images, metadata, targets, diagnoses)
             if not math.isfinite(loss.item()):
                 raise ValueError(f"the loss is {loss.item()} in step {step + 1} of {n_batches}: lower LR "
                                  f"{optimizer.param_groups[0]['lr']:.2g}, or use PRECISION='fp32'")
@@ -174,9 +185,9 @@ class _Run:
         self.model = build_model(config.model)
         if config.model.use_metadata:
             fit_metadata(self.model, samples["competition"])  # external patients are others, in sex, age and site
-        self.model.to(device, memory_format=torch.channels_last)
+        self.objective = Objective(self.model, config.target).to(device, memory_format=torch.channels_last)
         extra = {"momentum": 0.9} if config.optimizer == "sgd" else {}
-        self.optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), lr=config.lr,
+        self.optimizer = OPTIMIZERS[config.optimizer](self.objective.parameters(), lr=config.lr,
                                                       weight_decay=config.weight_decay, **extra)
         self.scheduler = self._build_scheduler()
 
@@ -206,8 +217,9 @@ class _Run:
                                                 for pool, n in self.pools]))
         lr = self.optimizer.param_groups[0]["lr"]
         steps = self.scheduler.step if config.scheduler in ("one_cycle", "cosine") else lambda: None
-        loss = train_epoch(self.model, self.samples["train"], self.optimizer, order, n_batches=self.n_batches,
-                           augment=self.augment, after_step=steps, device=self.device, precision=config.precision)
+        loss = train_epoch(self.objective, self.samples["train"], self.optimizer, order, n_batches=self.n_batches,
+                           image_size=config.size_of_epoch(epoch), augment=self.augment, after_step=steps,
+                           device=self.device, precision=config.precision)
         valid_loss, valid_auc = self._score("valid")
         row = {"epoch": epoch, "n_images": len(order), "lr": lr, "train_loss": loss, "valid_loss": valid_loss,
                "valid_auc": valid_auc}
@@ -242,7 +254,8 @@ class _Run:
         buffer = io.BytesIO()
         torch.save({"identity": self._identify(), "history": self.history, "seconds": self.seconds,
                     "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-                    "scheduler": self.scheduler and self.scheduler.state_dict(), "best_state": self.best_state}, buffer)
+                    "scheduler": self.scheduler and self.scheduler.state_dict(), "best_state": self.best_state,
+                    "classes": self.objective.classes and self.objective.classes.state_dict()}, buffer)
         write_bytes(path, buffer.getvalue())
 
     def resume(self, path: Path, log: Callable[[str], None]) -> None:
@@ -259,6 +272,8 @@ class _Run:
                              "EXPERIMENT")
         self.history, self.seconds, self.best_state = state["history"], state["seconds"], state["best_state"]
         self.model.load_state_dict(state["model"])
+        if self.objective.classes is not None:
+            self.objective.classes.load_state_dict(state["classes"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import kornia.augmentation as K
 import numpy as np
 import torch
+from torch import nn
 
 TTA_VIEWS = (1, 2, 4, 8)
 
@@ -48,6 +49,14 @@ def to_float(images: np.ndarray, device: str = "cpu") -> torch.Tensor:
     """
     x = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)  # copies only a read-only array
     return x.permute(0, 3, 1, 2).float() / 255  # (N, 3, H, W), memory stays NHWC
+
+
+def resize_batch(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Returns (N, 3, H, W) images at size x size pixels, averaged where they shrink; as they are if they have it."""
+    if images.shape[-1] == size:
+        return images
+    images = nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def normalize(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:

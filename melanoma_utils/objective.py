@@ -1,0 +1,58 @@
+"""What a training minimises: the melanoma's loss, and that of the other diagnoses where they are known."""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from melanoma_utils.models import LesionClassifier
+
+TARGETS = ("melanoma", "diagnosis")
+# The classes of the ISIC 2019 challenge but melanoma, and names in the competition's train.csv that belong to them: the
+# grouping with which the competition was won (Ha, Liu, Liu 2020, arXiv 2010.05351, section 2.2).
+CLASSES = ("nevus", "basal cell carcinoma", "actinic keratosis", "benign keratosis", "dermatofibroma",
+           "vascular lesion", "squamous cell carcinoma")
+SAME_AS = {name: "benign keratosis" for name in ("seborrheic keratosis", "lichenoid keratosis", "solar lentigo",
+                                                 "lentigo NOS")}
+
+
+def encode_diagnoses(df: pd.DataFrame) -> np.ndarray:
+    """Returns (n,) int64: the place in `CLASSES` of each row's diagnosis; -1 for melanoma and what is not known.
+
+    Args:
+        df: table with the column diagnosis.
+    """
+    codes = {name: code for code, name in enumerate(CLASSES)}
+    return df["diagnosis"].replace(SAME_AS).map(codes).fillna(-1).to_numpy(np.int64)
+
+
+class Objective(nn.Module):
+    """A classifier with its loss, in one module.
+
+    The loss is the binary cross-entropy of the melanoma's logit. With target "diagnosis" that of the other classes
+    comes on top, for the images that are no melanoma and whose diagnosis is known: -log P(class) is
+    -log P(no melanoma) - log P(class | no melanoma). So images of unknown diagnosis, four fifths of the competition's,
+    teach what they can, and the melanoma's logit means the same with either target.
+    """
+
+    def __init__(self, model: LesionClassifier, target: str = "melanoma"):
+        super().__init__()
+        self.model = model
+        self.classes = nn.Linear(model.head.in_features, len(CLASSES)) if target == "diagnosis" else None
+
+    def forward(self, images: torch.Tensor, metadata: torch.Tensor | None, targets: torch.Tensor,
+                diagnoses: torch.Tensor | None = None) -> torch.Tensor:
+        """Returns the mean loss, a scalar.
+
+        Args:
+            images, metadata: see `LesionClassifier.forward`.
+            targets: (B,) float32, 0 or 1.
+            diagnoses: (B,) int64 of `encode_diagnoses`; used with target "diagnosis" only.
+        """
+        features = self.model.dropout(self.model.embed(images))  # (B, C)
+        logits = self.model.score(features, metadata)  # (B,)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, targets)
+        if self.classes is None:
+            return loss
+        return loss + nn.functional.cross_entropy(self.classes(features).float(), diagnoses, ignore_index=-1,
+                                                  reduction="sum") / len(targets)
