@@ -101,7 +101,8 @@ def lock_folder(folder: str | Path, timeout: float = 30, name: str = "") -> Iter
     try:
         lock.acquire(timeout=timeout)
     except Timeout:
-        raise TimeoutError(f"another run is writing {name + ' ' * bool(name)}to {folder}: wait for it or stop it") from None
+        what = f"{name} of {folder}" if name else folder
+        raise TimeoutError(f"another run is writing to {what}: wait for it or stop it") from None
     try:
         yield
     finally:

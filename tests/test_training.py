@@ -177,10 +177,10 @@ def test_too_little_memory_says_which_batch_size_to_try(store, folds_df, tmp_pat
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr(training.LesionClassifier, "forward", fail)
+    monkeypatch.setattr(training.Objective, "forward", fail)
     with pytest.raises(MemoryError, match=r"1[56] images at a time do not fit into memory: try BATCH_SIZE [78] or"):
         train_fold(store, folds_df, 0, CONFIG, tmp_path / "p.pt", log=quiet)
-    monkeypatch.setattr(training.LesionClassifier, "forward", lambda *_: torch.ones(3) @ torch.ones(2))
+    monkeypatch.setattr(training.Objective, "forward", lambda *_: torch.ones(3) @ torch.ones(2))
     with pytest.raises(RuntimeError, match="size"):  # any other error stays what it is
         train_fold(store, folds_df, 0, CONFIG, tmp_path / "p.pt", log=quiet)
 
