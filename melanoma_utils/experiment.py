@@ -33,13 +33,14 @@ def partial_path(experiment_dir: str | Path, fold: int) -> Path:
 
 
 def describe_training(config: TrainConfig, fold: int, folds_path: str | Path, store: ImageStore,
-                      tta_views: int) -> dict:
+                      tta_views: int, pseudo_df: pd.DataFrame | None = None) -> dict:
     """Returns all that decides a fold's result, as it is kept inside the checkpoint (JSON types only)."""
+    pseudo = {} if pseudo_df is None else {"pseudo_labels_sha256": _hash_table(pseudo_df[["image_name", "target"]])}
     train = {key: value for key, value in asdict(config).items() if key != "model"}
     weights = Path(config.model.weights)
     return {"model": describe_model(config.model), "weights_sha256": hash_file(weights) if weights.is_file() else None,
             "train": train, "fold": fold, "tta_views": tta_views, "folds_sha256": hash_file(folds_path),
-            "store": store.identity}
+            "store": store.identity, **pseudo}
 
 
 def is_trained(experiment_dir: str | Path, description: dict) -> bool:
@@ -186,11 +187,20 @@ def read_test_predictions(experiment_dir: str | Path) -> pd.Series:
         FileNotFoundError: a fold is not trained, or has not predicted the test images.
     """
     folds = find_trained_folds(experiment_dir, require_all=True)
-    paths = [Path(experiment_dir) / f"test_fold_{fold}.csv" for fold in folds]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise FileNotFoundError(f"{missing[0]} does not exist: run 05_predict_test for this experiment")
-    return pd.concat([_read_predictions(path).set_index("image_name")["logit"] for path in paths], axis=1).mean(axis=1)
+    return pd.concat([read_test_fold(experiment_dir, fold).set_index("image_name")["logit"] for fold in folds],
+                     axis=1).mean(axis=1)
+
+
+def read_test_fold(experiment_dir: str | Path, fold: int) -> pd.DataFrame:
+    """Returns image_name, logit of the test images by one fold's model, as `predict_test_fold` wrote them.
+
+    Raises:
+        FileNotFoundError: it has not predicted them.
+    """
+    path = Path(experiment_dir) / f"test_fold_{fold}.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: run 05_predict_test for this experiment")
+    return _read_predictions(path)
 
 
 def _matches(path: Path, made_from: dict) -> bool:

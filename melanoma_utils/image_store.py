@@ -26,7 +26,7 @@ class ImageStore:
         images: (N, H, W, 3) uint8, memory-mapped: a NumPy array, or `JoinedImages`.
         rows: image_name -> row of `images`.
         identity: what the store was made from (source, image_size, resize_mode, clean_steps where there are any,
-            n_images, names_sha256, decode_size, n_bytes), and of joined stores the external one's as "external".
+            n_images, names_sha256, decode_size, n_bytes), and of joined stores the other one's as "external" or "test".
     """
 
     images: "np.ndarray | JoinedImages"
@@ -90,13 +90,13 @@ class JoinedImages:
 
     def __init__(self, parts: Sequence[np.ndarray]):
         self.parts = list(parts)
-        self.starts = np.cumsum([0, *(len(part) for part in parts)])
+        self.starts = np.cumsum([0, *(part.shape[0] for part in parts)])
         self.shape = (int(self.starts[-1]), *parts[0].shape[1:])
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         images = np.empty((len(rows), *self.shape[1:]), np.uint8)
         for part, start in zip(self.parts, self.starts[:-1], strict=True):
-            is_here = (rows >= start) & (rows < start + len(part))
+            is_here = (rows >= start) & (rows < start + part.shape[0])
             images[is_here] = part[rows[is_here] - start]
         return images
 
@@ -118,14 +118,16 @@ def check_made_alike(identity: Mapping, other: Mapping) -> None:
                              "same IMAGE_SIZE, MORE_IMAGE_SIZES, RESIZE_MODE and CLEAN_STEPS")
 
 
-def join_stores(store: ImageStore, external: ImageStore) -> ImageStore:
+def join_stores(store: ImageStore, other: ImageStore, name: str = "external") -> ImageStore:
     """Returns a store with the images of both, not copied; an image_name in both is that of the first.
+
+    Args:
+        store, other: the stores.
+        name: under which the first one's identity holds the other's.
 
     Raises:
         ValueError: the stores are made differently, see `check_made_alike`.
     """
-    check_made_alike(store.identity, external.identity)
-    shared = store.rows.keys() & external.rows.keys()
-    rows = store.rows | {name: row + len(store.images) for name, row in external.rows.items() if name not in shared}
-    return ImageStore(JoinedImages([store.images, external.images]), rows,
-                      store.identity | {"external": external.identity})
+    check_made_alike(store.identity, other.identity)
+    rows = {image_name: row + store.images.shape[0] for image_name, row in other.rows.items()} | store.rows
+    return ImageStore(JoinedImages([store.images, other.images]), rows, store.identity | {name: other.identity})

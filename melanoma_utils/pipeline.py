@@ -4,144 +4,41 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
-import re
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import nbformat
 import papermill
 import psutil
+from joblib import Parallel, delayed, parallel_config
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from melanoma_utils.data_folder import find_data_dir
 from melanoma_utils.files import find_differences, lock_folder, read_json, write_json
-from melanoma_utils.image_store import name_store
 from melanoma_utils.parameters import check_parameters, read_notebook_defaults, read_parameters
-
-ROOT = Path(__file__).resolve().parents[1]
-STEPS = ("01_resize_images", "02_create_folds", "03_train_fold", "04_evaluate_oof", "05_predict_test")
-PATHS = ("DATA_DIR", "INPUT_DIR", "OUTPUT_DIR", "EXTERNAL_DIR", "STORE_DIR", "SUBMISSIONS_DIR", "DUPLICATES_CSV",
-         "WEIGHTS", "PHOTOGRAPHS_DIR")
-ROOTS = {"INPUT_DIR": str(ROOT / "input"), "OUTPUT_DIR": str(ROOT / "output"),
-         "SUBMISSIONS_DIR": str(ROOT / "submissions")}
-# May change between two calls that continue each other. MORE_IMAGE_SIZES changes for which size new stores are decoded;
-# stores that differ in that are not used together.
-FREE = (*PATHS, "FOLD", "N_JOBS", "DEVICE", "MORE_IMAGE_SIZES")
-OF_STORES = ("EXTERNAL_DIR", "IMAGE_SIZE", "RESIZE_MODE", "CLEAN_STEPS")  # other ones have stores of their own
-LEAVES = {  # what each step leaves in the experiment's folder
-    "02_create_folds": ("folds.csv", "external_copies.csv"),
-    "03_train_fold": ("fold_*.safetensors", "fold_*.partial.pt", "history_fold_*.csv", "oof_fold_*.csv",
-                      "external_oof_fold_*.csv"),
-    "04_evaluate_oof": ("metrics.json",),
-    "05_predict_test": ("test_fold_*.csv", "test_fold_*.json"),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One execution of a notebook.
-
-    Attributes:
-        name: of the executed notebook without its ending: the step, with its fold where it has one.
-        step: the notebook.
-        parameters: what papermill passes, each known to the notebook.
-        outputs: files that exist when it has run.
-    """
-
-    name: str
-    step: str
-    parameters: dict
-    outputs: tuple[Path, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Everything one call of the pipeline works on; see `make_plan`."""
-
-    parameters: dict
-    defaults: dict[str, dict]
-    runs_dir: Path
-
-    @property
-    def experiment_dir(self) -> Path:
-        """The folder output/<experiment>."""
-        return Path(self.parameters["OUTPUT_DIR"], self.parameters["EXPERIMENT"])
-
-    @property
-    def store_dirs(self) -> list[Path]:
-        """The folders of the image stores: train, test and, with EXTERNAL_DIR, external, in all sizes."""
-        p = self.parameters
-        stores_dir = Path(p["STORE_DIR"] or Path(p["OUTPUT_DIR"], "stores"))
-        folders = {"train": p["DATA_DIR"], "test": p["DATA_DIR"], "external": p["EXTERNAL_DIR"]}
-        return [stores_dir / name_store(folder, image_size, p["RESIZE_MODE"], p["CLEAN_STEPS"]) / split
-                for image_size in (p["IMAGE_SIZE"], *p["MORE_IMAGE_SIZES"])
-                for split, folder in folders.items() if folder]
-
-    @property
-    def submission_path(self) -> Path:
-        """The file submissions/<experiment>.csv."""
-        return Path(self.parameters["SUBMISSIONS_DIR"], f"{self.parameters['EXPERIMENT']}.csv")
-
-    def list_runs(self, step: str) -> list[Run]:
-        """Returns the runs of a step: one, or for 03_train_fold one a fold (only FOLD where that is given)."""
-        p, folder = self.parameters, self.experiment_dir
-        known = {name: p[name] for name in self.defaults[step] if name in p}
-        if step == "03_train_fold":
-            folds = [p["FOLD"]] if "FOLD" in p else range(p["N_FOLDS"])
-            names = ["history", "oof"] + ["external_oof"] * bool(p["EXTERNAL_DIR"])
-            return [Run(f"{step}_{k}", step, known | {"FOLD": k}, (
-                *(folder / f"{name}_fold_{k}.csv" for name in names), folder / f"fold_{k}.safetensors")) for k in folds]
-        outputs = {"01_resize_images": tuple(store_dir / "store.json" for store_dir in self.store_dirs),
-                   "02_create_folds": (folder / "folds.csv",), "04_evaluate_oof": (folder / "metrics.json",),
-                   "05_predict_test": (self.submission_path,)}
-        return [Run(step, step, known, outputs[step])]
-
-
-def make_plan(given: Mapping[str, object], runs_dir: str | Path = "runs") -> Plan:
-    """Returns the plan of a call: parameters checked, defaults filled in, paths absolute, the competition drawn
-    where none is given.
-
-    Args:
-        given: parameters by name, as in a parameter file.
-        runs_dir: folder for the executed notebooks of all experiments.
-
-    Raises:
-        ValueError: a parameter is unknown to all notebooks, of another type than its default, or out of range.
-        FileNotFoundError: DATA_DIR or EXTERNAL_DIR does not exist.
-    """
-    defaults = {step: read_notebook_defaults(ROOT / "notebooks" / f"{step}.ipynb") for step in STEPS}
-    merged = {name: value for known in defaults.values() for name, value in known.items() if name != "FOLD"}
-    p = _resolve_paths(merged | ROOTS | {"REQUIRE_ALL_FOLDS": True} | check_parameters(given, defaults))
-    if "FOLD" in p and p["FOLD"] not in range(p["N_FOLDS"]):
-        raise ValueError(f"FOLD {p['FOLD']} is not in 0..{p['N_FOLDS'] - 1} (N_FOLDS is {p['N_FOLDS']})")
-    if not re.fullmatch(r"[\w-][\w.-]*", p["EXPERIMENT"]) or p["EXPERIMENT"] == "stores":
-        raise ValueError(f"EXPERIMENT {p['EXPERIMENT']!r} is not a plain name for a folder (nor is 'stores')")
-    if p["EXTERNAL_DIR"] and not Path(p["EXTERNAL_DIR"]).is_dir():
-        raise FileNotFoundError(f"EXTERNAL_DIR {p['EXTERNAL_DIR']} does not exist")
-    if p["N_EXTERNAL"] and not p["EXTERNAL_DIR"]:
-        raise ValueError(f"N_EXTERNAL is {p['N_EXTERNAL']}, but EXTERNAL_DIR names no external images: give it "
-                         "(make: EXTERNAL=DIR), or N_EXTERNAL 0")
-    if not p["DATA_DIR"]:
-        print("no DATA_DIR is given: the competition attached on Kaggle is taken, elsewhere a synthetic one is drawn",
-              flush=True)
-    p["DATA_DIR"] = str(find_data_dir(p["DATA_DIR"], p["INPUT_DIR"]))
-    return Plan(p, defaults, Path(runs_dir).absolute() / p["EXPERIMENT"])
-
-
-def _resolve_paths(parameters: Mapping[str, object]) -> dict:
-    """Returns the parameters with their paths absolute, as seen from where the command was typed."""
-    return {name: os.path.abspath(os.path.expanduser(value))
-            if name in PATHS and value and not (name == "WEIGHTS" and value in ("none", "imagenet")) else value
-            for name, value in parameters.items()}
+from melanoma_utils.plan import (
+    FREE,
+    OF_STORES,
+    ROOT,
+    ROOTS,
+    STEPS,
+    Plan,
+    Run,
+    delete_outputs,
+    list_leftovers,
+    make_plan,
+    resolve_paths,
+)
 
 
 def run_notebook(name: str, given: Mapping[str, object], runs_dir: str | Path = "runs") -> None:
@@ -163,12 +60,13 @@ def run_notebook(name: str, given: Mapping[str, object], runs_dir: str | Path = 
         raise FileNotFoundError(f"there is no notebook {name!r}; there are {', '.join(known)}")
     defaults = read_notebook_defaults(path)
     roots = {key: value for key, value in ROOTS.items() if key in defaults}
-    parameters = _resolve_paths(roots | check_parameters(given, {name: defaults}))
+    parameters = resolve_paths(roots | check_parameters(given, {name: defaults}))
     Path(runs_dir).mkdir(parents=True, exist_ok=True)
     _execute(name, Path(runs_dir) / f"{name}.ipynb", parameters)
 
 
-def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False) -> None:
+def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False, *, n_workers: int = 1,
+                 dask: str = "") -> None:
     """Runs the steps' notebooks in order, leaving out each that has run already with the same result to come.
 
     A run is left out when its parameters, the notebook, this package, the competition's tables, what the step before
@@ -178,11 +76,14 @@ def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False) 
         plan: of `make_plan`.
         steps: names out of `STEPS`, in order.
         fresh: delete what these steps left before, and run all of them.
+        n_workers: folds trained side by side on this machine.
+        dask: address of a Dask scheduler whose workers train the folds instead, such as "tcp://10.0.0.1:8786"; they
+            see the same files under the same paths. A worker that is lost has its fold continued by another.
 
     Raises:
         ValueError: the experiment exists with other parameters, and the steps they touch do not all start over.
         PapermillExecutionError: a notebook failed; its executed copy is in the runs folder.
-        OSError: no space, or no permission to write.
+        OSError: no space, no permission to write, or no such Dask scheduler.
     """
     with lock_folder(plan.runs_dir, timeout=5):
         _check_experiment(plan, steps if fresh else ())
@@ -196,16 +97,19 @@ def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False) 
         todo = {step: plan.list_runs(step) for step in STEPS}
         n_runs, n = sum(len(todo[step]) for step in steps), 0
         for step in STEPS:
+            pending, code = {}, _hash(_read_sources(step))
             for run in todo[step] if step in steps else ():
                 n += 1
-                key = {"after": after, "code": _hash(_read_sources(step)),
+                key = {"after": after, "code": code,
                        "parameters": {k: v for k, v in run.parameters.items() if k not in FREE}}
                 done = records.get(run.name, {})
                 if done.get("key") == key and done.get("outputs") == [_fingerprint(p) for p in run.outputs]:
                     print(f"[{n}/{n_runs}] {run.name}: nothing to do", flush=True)
-                    continue
-                print(f"[{n}/{n_runs}] {run.name}", flush=True)
-                _execute(run.step, plan.runs_dir / f"{run.name}.ipynb", run.parameters)
+                else:
+                    pending[f"[{n}/{n_runs}] {run.name}"] = run, key
+            for title in _execute_runs({title: run for title, (run, _) in pending.items()}, plan.runs_dir, n_workers,
+                                       dask if step == "03_train_fold" else ""):
+                run, key = pending[title]
                 missing = [str(path) for path in run.outputs if not path.is_file()]
                 if missing:
                     raise FileNotFoundError(f"{run.name} ran but did not write {missing}")
@@ -215,42 +119,60 @@ def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False) 
 
 
 def _list_inputs(plan: Plan) -> list[Path]:
-    """Returns the files that every result depends on: the tables, the list of duplicates, the weights."""
+    """Returns the files that every result depends on: the tables, the teachers' labels, the list of duplicates, the
+    weights."""
     p = plan.parameters
     tables = [path for name in ("DATA_DIR", "EXTERNAL_DIR") if p[name] for path in sorted(Path(p[name]).glob("*.csv"))]
-    return [*tables, Path(p["DUPLICATES_CSV"]), Path(p["WEIGHTS"])]
+    labels = [path for name in p["TEACHERS"] for path in sorted(Path(p["OUTPUT_DIR"], name).glob("test_fold_*.csv"))]
+    return [*tables, *labels, Path(p["DUPLICATES_CSV"]), Path(p["WEIGHTS"])]
 
 
-def _execute(name: str, executed_path: Path, parameters: Mapping[str, object]) -> None:
+def _execute_runs(runs: Mapping[str, Run], runs_dir: Path, n_workers: int, dask: str) -> Iterator[str]:
+    """Executes runs, side by side where that is wanted, and yields the title of each when it has ended."""
+    if not dask and (n_workers == 1 or len(runs) < 2):
+        for title, run in runs.items():
+            print(title, flush=True)
+            _execute(run.step, runs_dir / f"{run.name}.ipynb", run.parameters)
+            yield title
+        return
+    print("side by side: " + ", ".join(runs), flush=True)
+    where = {"backend": "dask", "scheduler_host": dask} if dask else {"backend": "loky", "n_jobs": n_workers}
+    with parallel_config(**where):
+        done = Parallel(return_as="generator_unordered")(delayed(_execute_beside)(title, run, runs_dir)
+                                                         for title, run in runs.items())
+        for title in done:
+            print(f"{title}: done", flush=True)
+            yield title
+
+
+def _execute_beside(title: str, run: Run, runs_dir: Path) -> str:
+    """Runs a notebook beside others, its lines led by its name; returns the title."""
+    _execute(run.step, runs_dir / f"{run.name}.ipynb", run.parameters, prefix=f"{run.name}: ")
+    return title
+
+
+class _Prefixed(io.TextIOBase):
+    """Prints each line written to it behind a prefix."""
+
+    def __init__(self, file: TextIO, prefix: str):
+        self.file, self.prefix = file, prefix
+
+    def write(self, text: str) -> int:
+        """Prints the lines of a text."""
+        self.file.write("".join(f"{self.prefix}{line}\n" for line in text.splitlines() if line))
+        self.file.flush()
+        return len(text)
+
+
+def _execute(name: str, executed_path: Path, parameters: Mapping[str, object], prefix: str = "") -> None:
     """Runs one notebook, its printed lines shown as they come."""
+    out, err = (_Prefixed(file, prefix) if prefix else file for file in (sys.stdout, sys.stderr))
     with tempfile.TemporaryDirectory(prefix=f"melanoma-{os.getpid()}-") as sockets_dir:
         config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets_dir}/kernel"},  # no open port
                          "NotebookClient": {"shutdown_kernel": "immediate"}})  # a gentle end prints a KeyboardInterrupt
         papermill.execute_notebook(ROOT / "notebooks" / f"{name}.ipynb", executed_path, dict(parameters),
                                    cwd=ROOT / "notebooks", kernel_name="python3", progress_bar=False,
-                                   stdout_file=sys.stdout, stderr_file=sys.stderr, config=config)
-
-
-def delete_outputs(plan: Plan, steps: Sequence[str]) -> None:
-    """Deletes what the steps left before: stores, the experiment's files (of FOLD alone where that is given), executed
-    notebooks, the submission."""
-    for store_dir in plan.store_dirs if "01_resize_images" in steps else ():
-        if store_dir.exists():
-            shutil.rmtree(store_dir)
-    if "05_predict_test" in steps:
-        plan.submission_path.unlink(missing_ok=True)
-    for step in steps:
-        for path in _list_leftovers(plan, step):
-            path.unlink()
-        for run in plan.list_runs(step):
-            (plan.runs_dir / f"{run.name}.ipynb").unlink(missing_ok=True)
-
-
-def _list_leftovers(plan: Plan, step: str) -> list[Path]:
-    """Returns the files that a step has left in the experiment's folder."""
-    fold = plan.parameters.get("FOLD", "*") if step == "03_train_fold" else "*"
-    patterns = (pattern.replace("*", str(fold), 1) for pattern in LEAVES.get(step, ()))
-    return [path for pattern in patterns for path in plan.experiment_dir.glob(pattern)]
+                                   stdout_file=out, stderr_file=err, config=config)
 
 
 def _check_experiment(plan: Plan, fresh_steps: Sequence[str]) -> None:
@@ -270,7 +192,7 @@ def _check_experiment(plan: Plan, fresh_steps: Sequence[str]) -> None:
                  & set(plan.defaults[step])), default=len(STEPS))
     whole = dataclasses.replace(plan, parameters={k: v for k, v in plan.parameters.items() if k != "FOLD"})
     staying = [step for step in STEPS[first:] if (step not in fresh_steps or "FOLD" in plan.parameters)
-               and _list_leftovers(whole, step)]
+               and list_leftovers(whole, step)]
     if staying:
         raise ValueError(
             f"the experiment {plan.parameters['EXPERIMENT']!r} was begun otherwise ("
@@ -344,6 +266,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-y", "--parameters_yaml", action="append", default=[], metavar="YAML")
     parser.add_argument("--steps", default=f"{STEPS[0][:2]}-{STEPS[-1][:2]}", help="part of 01-05, e.g. 03-05 or 04")
     parser.add_argument("--notebook", metavar="NAME", help="run this notebook alone instead, e.g. 10_benchmark")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="train N folds side by side here")
+    parser.add_argument("--dask", default="", metavar="ADDRESS",
+                        help="train the folds on the workers of a Dask scheduler, e.g. tcp://10.0.0.1:8786")
     parser.add_argument("--fresh", action="store_true", help="start the steps over instead of continuing")
     parser.add_argument("--runs-dir", default=ROOT / "runs", help="where the executed notebooks go")
     a = parser.parse_args(arguments)
@@ -358,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         steps, plan = parse_steps(a.steps), make_plan(given, a.runs_dir)
         where = f"; the whole story is in {os.path.relpath(plan.runs_dir)}"
-        run_pipeline(plan, steps, a.fresh)
+        run_pipeline(plan, steps, a.fresh, n_workers=a.workers, dask=a.dask)
     except PapermillExecutionError as error:
         print(f"error: {error.ename}: {error.evalue}{where}", file=sys.stderr)
         return 1
@@ -375,4 +300,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from melanoma_utils import pipeline  # workers find its functions there, not in __main__
+
+    sys.exit(pipeline.main())

@@ -29,6 +29,9 @@ class TrainConfig:
             epoch without a better AUC and keeps the best epoch, "none" keeps it.
         early_stopping_patience: stop after so many epochs without a better AUC and keep the best epoch; 0 = off.
         n_external: external images drawn anew each epoch, half of them melanomas as far as there are so many; 0 = all.
+        teachers: names of the experiments whose predictions label the test images, see
+            `pseudo_labels.read_pseudo_labels`; none = the test images are not trained on.
+        n_pseudo: test images drawn anew each epoch; 0 = all.
         start_image_size: side in pixels of the images in the first epochs; it grows over two thirds of them to that of
             the model, see `size_of_epoch`; 0 = always that of the model.
         precision: "fp32" or "bf16".
@@ -49,13 +52,15 @@ class TrainConfig:
     scheduler: str = "one_cycle"
     early_stopping_patience: int = 0
     n_external: int = 0
+    teachers: tuple[str, ...] = ()
+    n_pseudo: int = 0
     start_image_size: int = 0
     precision: str = "fp32"
     seed: int = 0
 
     def __post_init__(self):
         for name, low in {"n_epochs": 1, "batch_size": 2, "early_stopping_patience": 0, "n_external": 0,
-                          "start_image_size": 0, "seed": 0}.items():
+                          "n_pseudo": 0, "start_image_size": 0, "seed": 0}.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name.upper()} {getattr(self, name)} is too small: wanted at least {low}")
         if not 0 < self.lr < 10 or not 0 <= self.weight_decay < 1:

@@ -27,7 +27,8 @@ from melanoma_utils.transforms import build_augmentation, resize_batch, to_float
 
 
 def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, partial_path: str | Path, *,
-               device: str = "cpu", log: Callable[[str], None] = print) -> tuple[LesionClassifier, pd.DataFrame, float]:
+               pseudo_df: pd.DataFrame | None = None, device: str = "cpu",
+               log: Callable[[str], None] = print) -> tuple[LesionClassifier, pd.DataFrame, float]:
     """Trains on all folds but one, continuing after the last whole epoch of a run that was stopped.
 
     Where an AUC steers the training (`TrainConfig.has_monitor`), the next fold is kept out of the training for it,
@@ -35,12 +36,13 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
     stopped or not.
 
     Args:
-        store: images of all rows of folds_df.
+        store: images of all rows of folds_df and pseudo_df.
         folds_df: table with image_name, target, fold, source and the metadata columns.
         fold: the fold to leave out; its AUC over the competition's rows is shown each epoch (without TTA) and used
             for nothing.
         config: what to train.
         partial_path: file for the state after each epoch; the caller deletes it when the result is stored.
+        pseudo_df: test images with soft targets to train on as well, of `pseudo_labels.read_pseudo_labels`.
         device: "cpu" or "cuda".
         log: called with a line an epoch.
 
@@ -70,14 +72,15 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
             raise ValueError(f"fold {fold}: the {len(df)} images of the {name} part hold one class only: make fewer "
                              "folds in 02_create_folds")
     frames["competition"] = frames["train"][frames["train"]["source"] == "competition"]
+    frames["train"] = pd.concat([frames["train"], pseudo_df], ignore_index=True)
     samples = {name: select_samples(store, df, config.model.use_metadata) for name, df in frames.items()}
     if config.target == "diagnosis":
         samples["train"] = replace(samples["train"], diagnoses=_encode_diagnoses(frames["train"]))
-    is_external = (frames["train"]["source"] == "external").to_numpy()
-    if config.n_external and not is_external.any():
+    sources = frames["train"]["source"].to_numpy()
+    if config.n_external and "external" not in sources:
         raise ValueError(f"N_EXTERNAL is {config.n_external}, but there are no external images in the folds: run "
                          "02_create_folds with EXTERNAL_DIR, or say N_EXTERNAL 0")
-    run = _Run(samples, is_external, config, fold, device, store.identity)
+    run = _Run(samples, sources, config, fold, device, store.identity)
     run.resume(Path(partial_path), log)
     while not run.is_finished():
         run.run_epoch(log)
@@ -147,15 +150,21 @@ def _advise_batch_size(batch_size: int) -> Iterator[None]:
                           + f"BATCH_SIZE {batch_size // 2} or " * (batch_size >= 4) + "a smaller IMAGE_SIZE") from error
 
 
-def _make_pools(is_external: np.ndarray, targets: np.ndarray, n_external: int) -> list[tuple[np.ndarray, int]]:
-    """Returns (rows, how many of them an epoch draws) for all rows, or one a pool: the competition's, which are all
-    drawn, the external melanomas, the other external images."""
-    if not n_external or not is_external.any():
-        return [(np.arange(len(targets)), len(targets))]
-    melanomas, others = (np.flatnonzero(is_external & (targets == t)) for t in (1, 0))
-    n_melanomas = min(len(melanomas), n_external // 2)
-    own = np.flatnonzero(~is_external)
-    return [(own, len(own)), (melanomas, n_melanomas), (others, min(len(others), n_external - n_melanomas))]
+def _make_pools(sources: np.ndarray, targets: np.ndarray, config: TrainConfig) -> list[tuple[np.ndarray, int]]:
+    """Returns (rows, how many of them an epoch draws), one a pool: those that are all drawn, and the external
+    melanomas, the other external images and the test images where not all are wanted."""
+    drawn, pools = np.zeros(len(targets), bool), []
+    if config.n_external:
+        melanomas, others = (np.flatnonzero((sources == "external") & (targets == t)) for t in (1, 0))
+        n_melanomas = min(len(melanomas), config.n_external // 2)
+        pools += [(melanomas, n_melanomas), (others, min(len(others), config.n_external - n_melanomas))]
+        drawn |= sources == "external"
+    if config.n_pseudo:
+        rows = np.flatnonzero(sources == "test")
+        pools.append((rows, min(len(rows), config.n_pseudo)))
+        drawn |= sources == "test"
+    whole = np.flatnonzero(~drawn)
+    return [(whole, len(whole)), *pools]
 
 
 def fit_metadata(model: LesionClassifier, samples: Samples) -> None:
@@ -171,14 +180,14 @@ def fit_metadata(model: LesionClassifier, samples: Samples) -> None:
 class _Run:
     """The state of one fold's training: what an epoch changes, and what a stopped run must find again."""
 
-    def __init__(self, samples: dict[str, Samples], is_external: np.ndarray, config: TrainConfig, fold: int,
+    def __init__(self, samples: dict[str, Samples], sources: np.ndarray, config: TrainConfig, fold: int,
                  device: str, store_identity: dict):
         self.samples, self.config, self.fold, self.device = samples, config, fold, device
         self.store_identity = store_identity
         self.history: list[dict] = []
         self.seconds = 0.0
         self.best_state: dict | None = None
-        self.pools = _make_pools(is_external, samples["train"].targets, config.n_external)
+        self.pools = _make_pools(sources, samples["train"].targets, config)
         self.n_batches = -(-sum(n for _, n in self.pools) // config.batch_size)
         self.augment = build_augmentation(config.augment)
         torch.manual_seed(_mix_seed(config.seed, fold, 0))

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 from melanoma_utils.parameters import check_parameters, read_notebook_defaults, read_parameters
-from melanoma_utils.pipeline import STEPS
+from melanoma_utils.plan import STEPS
 
 NOTEBOOKS = sorted([*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("EDA/*.ipynb")])
 

@@ -15,7 +15,8 @@ from conftest import DEMO, ROOT, TINY, make_command, place, run_pipeline
 from sklearn.metrics import roc_auc_score
 
 from melanoma_utils.competition import read_sample_submission, read_train
-from melanoma_utils.pipeline import STEPS, main, parse_steps
+from melanoma_utils.pipeline import main, parse_steps
+from melanoma_utils.plan import STEPS
 from melanoma_utils.synthetic import SyntheticConfig, draw_competition
 from melanoma_utils.synthetic_formats import write_dicoms, write_external, write_shards
 

@@ -1,0 +1,150 @@
+"""What a call of the pipeline will do: its parameters checked and filled in, its runs and what they leave."""
+
+import dataclasses
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from melanoma_utils.data_folder import find_data_dir
+from melanoma_utils.image_store import name_store
+from melanoma_utils.parameters import check_parameters, read_notebook_defaults
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS = ("01_resize_images", "02_create_folds", "03_train_fold", "04_evaluate_oof", "05_predict_test")
+PATHS = ("DATA_DIR", "INPUT_DIR", "OUTPUT_DIR", "EXTERNAL_DIR", "STORE_DIR", "SUBMISSIONS_DIR", "DUPLICATES_CSV",
+         "WEIGHTS", "PHOTOGRAPHS_DIR")
+ROOTS = {"INPUT_DIR": str(ROOT / "input"), "OUTPUT_DIR": str(ROOT / "output"),
+         "SUBMISSIONS_DIR": str(ROOT / "submissions")}
+# May change between two calls that continue each other. MORE_IMAGE_SIZES changes for which size new stores are decoded;
+# stores that differ in that are not used together.
+FREE = (*PATHS, "FOLD", "N_JOBS", "DEVICE", "MORE_IMAGE_SIZES")
+OF_STORES = ("EXTERNAL_DIR", "IMAGE_SIZE", "RESIZE_MODE", "CLEAN_STEPS")  # other ones have stores of their own
+LEAVES = {  # what each step leaves in the experiment's folder
+    "02_create_folds": ("folds.csv", "external_copies.csv"),
+    "03_train_fold": ("fold_*.safetensors", "fold_*.partial.pt", "history_fold_*.csv", "oof_fold_*.csv",
+                      "external_oof_fold_*.csv"),
+    "04_evaluate_oof": ("metrics.json",),
+    "05_predict_test": ("test_fold_*.csv", "test_fold_*.json"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One execution of a notebook.
+
+    Attributes:
+        name: of the executed notebook without its ending: the step, with its fold where it has one.
+        step: the notebook.
+        parameters: what papermill passes, each known to the notebook.
+        outputs: files that exist when it has run.
+    """
+
+    name: str
+    step: str
+    parameters: dict
+    outputs: tuple[Path, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything one call of the pipeline works on; see `make_plan`."""
+
+    parameters: dict
+    defaults: dict[str, dict]
+    runs_dir: Path
+
+    @property
+    def experiment_dir(self) -> Path:
+        """The folder output/<experiment>."""
+        return Path(self.parameters["OUTPUT_DIR"], self.parameters["EXPERIMENT"])
+
+    @property
+    def store_dirs(self) -> list[Path]:
+        """The folders of the image stores: train, test and, with EXTERNAL_DIR, external, in all sizes."""
+        p = self.parameters
+        stores_dir = Path(p["STORE_DIR"] or Path(p["OUTPUT_DIR"], "stores"))
+        folders = {"train": p["DATA_DIR"], "test": p["DATA_DIR"], "external": p["EXTERNAL_DIR"]}
+        return [stores_dir / name_store(folder, image_size, p["RESIZE_MODE"], p["CLEAN_STEPS"]) / split
+                for image_size in (p["IMAGE_SIZE"], *p["MORE_IMAGE_SIZES"])
+                for split, folder in folders.items() if folder]
+
+    @property
+    def submission_path(self) -> Path:
+        """The file submissions/<experiment>.csv."""
+        return Path(self.parameters["SUBMISSIONS_DIR"], f"{self.parameters['EXPERIMENT']}.csv")
+
+    def list_runs(self, step: str) -> list[Run]:
+        """Returns the runs of a step: one, or for 03_train_fold one a fold (only FOLD where that is given)."""
+        p, folder = self.parameters, self.experiment_dir
+        known = {name: p[name] for name in self.defaults[step] if name in p}
+        if step == "03_train_fold":
+            folds = [p["FOLD"]] if "FOLD" in p else range(p["N_FOLDS"])
+            names = ["history", "oof"] + ["external_oof"] * bool(p["EXTERNAL_DIR"])
+            return [Run(f"{step}_{k}", step, known | {"FOLD": k}, (
+                *(folder / f"{name}_fold_{k}.csv" for name in names), folder / f"fold_{k}.safetensors")) for k in folds]
+        outputs = {"01_resize_images": tuple(store_dir / "store.json" for store_dir in self.store_dirs),
+                   "02_create_folds": (folder / "folds.csv",), "04_evaluate_oof": (folder / "metrics.json",),
+                   "05_predict_test": (self.submission_path,)}
+        return [Run(step, step, known, outputs[step])]
+
+
+def make_plan(given: Mapping[str, object], runs_dir: str | Path = "runs") -> Plan:
+    """Returns the plan of a call: parameters checked, defaults filled in, paths absolute, the competition drawn
+    where none is given.
+
+    Args:
+        given: parameters by name, as in a parameter file.
+        runs_dir: folder for the executed notebooks of all experiments.
+
+    Raises:
+        ValueError: a parameter is unknown to all notebooks, of another type than its default, or out of range.
+        FileNotFoundError: DATA_DIR or EXTERNAL_DIR does not exist.
+    """
+    defaults = {step: read_notebook_defaults(ROOT / "notebooks" / f"{step}.ipynb") for step in STEPS}
+    merged = {name: value for known in defaults.values() for name, value in known.items() if name != "FOLD"}
+    p = resolve_paths(merged | ROOTS | {"REQUIRE_ALL_FOLDS": True} | check_parameters(given, defaults))
+    if "FOLD" in p and p["FOLD"] not in range(p["N_FOLDS"]):
+        raise ValueError(f"FOLD {p['FOLD']} is not in 0..{p['N_FOLDS'] - 1} (N_FOLDS is {p['N_FOLDS']})")
+    if not re.fullmatch(r"[\w-][\w.-]*", p["EXPERIMENT"]) or p["EXPERIMENT"] == "stores":
+        raise ValueError(f"EXPERIMENT {p['EXPERIMENT']!r} is not a plain name for a folder (nor is 'stores')")
+    if p["EXTERNAL_DIR"] and not Path(p["EXTERNAL_DIR"]).is_dir():
+        raise FileNotFoundError(f"EXTERNAL_DIR {p['EXTERNAL_DIR']} does not exist")
+    if p["N_EXTERNAL"] and not p["EXTERNAL_DIR"]:
+        raise ValueError(f"N_EXTERNAL is {p['N_EXTERNAL']}, but EXTERNAL_DIR names no external images: give it "
+                         "(make: EXTERNAL=DIR), or N_EXTERNAL 0")
+    if not p["DATA_DIR"]:
+        print("no DATA_DIR is given: the competition attached on Kaggle is taken, elsewhere a synthetic one is drawn",
+              flush=True)
+    p["DATA_DIR"] = str(find_data_dir(p["DATA_DIR"], p["INPUT_DIR"]))
+    return Plan(p, defaults, Path(runs_dir).absolute() / p["EXPERIMENT"])
+
+
+def resolve_paths(parameters: Mapping[str, object]) -> dict:
+    """Returns the parameters with their paths absolute, as seen from where the command was typed."""
+    return {name: os.path.abspath(os.path.expanduser(value))
+            if name in PATHS and value and not (name == "WEIGHTS" and value in ("none", "imagenet")) else value
+            for name, value in parameters.items()}
+
+
+def delete_outputs(plan: Plan, steps: Sequence[str]) -> None:
+    """Deletes what the steps left before: stores, the experiment's files (of FOLD alone where that is given), executed
+    notebooks, the submission."""
+    for store_dir in plan.store_dirs if "01_resize_images" in steps else ():
+        if store_dir.exists():
+            shutil.rmtree(store_dir)
+    if "05_predict_test" in steps:
+        plan.submission_path.unlink(missing_ok=True)
+    for step in steps:
+        for path in list_leftovers(plan, step):
+            path.unlink()
+        for run in plan.list_runs(step):
+            (plan.runs_dir / f"{run.name}.ipynb").unlink(missing_ok=True)
+
+
+def list_leftovers(plan: Plan, step: str) -> list[Path]:
+    """Returns the files that a step has left in the experiment's folder."""
+    fold = plan.parameters.get("FOLD", "*") if step == "03_train_fold" else "*"
+    patterns = (pattern.replace("*", str(fold), 1) for pattern in LEAVES.get(step, ()))
+    return [path for pattern in patterns for path in plan.experiment_dir.glob(pattern)]
