@@ -75,6 +75,27 @@ def open_store(store_dir: str | Path, image_size: int | None = None) -> ImageSto
     return ImageStore(images, dict(zip(index["image_name"], index["row"], strict=True)), identity)
 
 
+def open_training_store(stores_dir: str | Path, data_dir: str | Path, external_dir: str | Path | None, image_size: int,
+                        resize_mode: str, clean_steps: Sequence[str] = (), *, with_test: bool = False) -> ImageStore:
+    """Returns the store of the training images, joined with the external images where external_dir names any, and with
+    the test images where these are wanted; raises like `open_store` and `join_stores`.
+
+    Args:
+        stores_dir: folder of all stores.
+        data_dir, external_dir: the folders that they were made from; "" or None: no external images.
+        image_size, resize_mode, clean_steps: how the images were made.
+        with_test: whether the test images come along.
+    """
+    def open_split(folder: str | Path, split: str) -> ImageStore:
+        name = name_store(folder, image_size, resize_mode, clean_steps)
+        return open_store(Path(stores_dir) / name / split, image_size)
+
+    store = open_split(data_dir, "train")
+    if external_dir:
+        store = join_stores(store, open_split(external_dir, "external"))
+    return join_stores(store, open_split(data_dir, "test"), "test") if with_test else store
+
+
 def name_store(data_dir: str | Path, image_size: int, resize_mode: str, clean_steps: Sequence[str] = ()) -> str:
     """Returns the folder name under which the stores of a data folder lie, e.g. "synthetic_64_squash"."""
     return "_".join([Path(data_dir).absolute().name, str(image_size), resize_mode, *clean_steps])

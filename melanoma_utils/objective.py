@@ -35,10 +35,18 @@ class Objective(nn.Module):
     teach what they can, and the melanoma's logit means the same with either target.
     """
 
-    def __init__(self, model: LesionClassifier, target: str = "melanoma"):
+    def __init__(self, model: LesionClassifier, target: str = "melanoma", freeze_batch_norm: bool = False):
         super().__init__()
-        self.model = model
+        self.model, self.freeze_batch_norm = model, freeze_batch_norm
         self.classes = nn.Linear(model.head.in_features, len(CLASSES)) if target == "diagnosis" else None
+
+    def train(self, mode: bool = True) -> "Objective":
+        """Switches to training, or back; frozen batch norms keep the mean and variance that they came with."""
+        super().train(mode)
+        for module in self.modules() if self.freeze_batch_norm else ():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
 
     def forward(self, images: torch.Tensor, metadata: torch.Tensor | None, targets: torch.Tensor,
                 diagnoses: torch.Tensor | None = None) -> torch.Tensor:

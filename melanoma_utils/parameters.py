@@ -1,5 +1,6 @@
 """Parameters of the notebooks: reading them from files and flags, checking them against the notebooks' defaults."""
 
+import argparse
 import ast
 import difflib
 from collections.abc import Iterable, Mapping
@@ -7,6 +8,14 @@ from pathlib import Path
 
 import nbformat
 import yaml
+
+
+def add_parameter_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds papermill's flags for parameters, as `read_parameters` takes them."""
+    parser.add_argument("-f", "--parameters_file", action="append", default=[], metavar="FILE", help="YAML parameters")
+    parser.add_argument("-p", "--parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parser.add_argument("-r", "--parameters_raw", nargs=2, action="append", default=[], metavar=("NAME", "TEXT"))
+    parser.add_argument("-y", "--parameters_yaml", action="append", default=[], metavar="YAML")
 
 
 def read_parameters(files: Iterable[str | Path] = (), yamls: Iterable[str] = (),

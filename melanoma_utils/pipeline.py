@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -25,7 +26,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from melanoma_utils.files import find_differences, lock_folder, read_json, write_json
-from melanoma_utils.parameters import check_parameters, read_notebook_defaults, read_parameters
+from melanoma_utils.parameters import add_parameter_flags, check_parameters, read_notebook_defaults, read_parameters
 from melanoma_utils.plan import (
     FREE,
     OF_STORES,
@@ -136,13 +137,21 @@ def _execute_runs(runs: Mapping[str, Run], runs_dir: Path, n_workers: int, dask:
             yield title
         return
     print("side by side: " + ", ".join(runs), flush=True)
-    where = {"backend": "dask", "scheduler_host": dask} if dask else {"backend": "loky", "n_jobs": n_workers}
+    where = {"backend": "dask", "client": _connect(dask)} if dask else {"backend": "loky", "n_jobs": n_workers}
     with parallel_config(**where):
         done = Parallel(return_as="generator_unordered")(delayed(_execute_beside)(title, run, runs_dir)
                                                          for title, run in runs.items())
         for title in done:
             print(f"{title}: done", flush=True)
             yield title
+
+
+def _connect(address: str) -> object:
+    distributed = importlib.import_module("distributed")  # half a second that most calls need not wait
+    try:
+        return distributed.Client(address, set_as_default=False, timeout=10)
+    except (OSError, ValueError) as error:
+        raise OSError(f"no Dask scheduler answers at {address} ({error})") from error
 
 
 def _execute_beside(title: str, run: Run, runs_dir: Path) -> str:
@@ -260,10 +269,7 @@ def _stop(command: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m melanoma_utils.pipeline", description=__doc__)
-    parser.add_argument("-f", "--parameters_file", action="append", default=[], metavar="FILE", help="YAML parameters")
-    parser.add_argument("-p", "--parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    parser.add_argument("-r", "--parameters_raw", nargs=2, action="append", default=[], metavar=("NAME", "TEXT"))
-    parser.add_argument("-y", "--parameters_yaml", action="append", default=[], metavar="YAML")
+    add_parameter_flags(parser)
     parser.add_argument("--steps", default=f"{STEPS[0][:2]}-{STEPS[-1][:2]}", help="part of 01-05, e.g. 03-05 or 04")
     parser.add_argument("--notebook", metavar="NAME", help="run this notebook alone instead, e.g. 10_benchmark")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="train N folds side by side here")

@@ -1,7 +1,8 @@
 """The configuration of a training, checked."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 
 import torch
 
@@ -34,6 +35,7 @@ class TrainConfig:
         n_pseudo: test images drawn anew each epoch; 0 = all.
         start_image_size: side in pixels of the images in the first epochs; it grows over two thirds of them to that of
             the model, see `size_of_epoch`; 0 = always that of the model.
+        freeze_batch_norm: keep the batch norms' mean and variance as the weights brought them.
         precision: "fp32" or "bf16".
         seed: of weights, order and augmentation.
 
@@ -55,6 +57,7 @@ class TrainConfig:
     teachers: tuple[str, ...] = ()
     n_pseudo: int = 0
     start_image_size: int = 0
+    freeze_batch_norm: bool = False
     precision: str = "fp32"
     seed: int = 0
 
@@ -84,6 +87,16 @@ class TrainConfig:
             return last
         size = self.start_image_size + (last - self.start_image_size) * (epoch - 1) / (self.n_epochs * 2 / 3)
         return min(last, 16 * round(size / 16))
+
+
+def make_config(parameters: Mapping[str, object]) -> TrainConfig:
+    """Returns the configuration of notebook parameters such as N_EPOCHS, each named like its attribute; what they lack
+    is at its default, what else they hold is left out."""
+    parts = {cls: {f.name: tuple(value) if isinstance(value := parameters[f.name.upper()], list) else value
+                   for f in fields(cls) if f.name.upper() in parameters}
+             for cls in (ModelConfig, AugmentConfig, TrainConfig)}
+    return TrainConfig(model=ModelConfig(**parts[ModelConfig]), augment=AugmentConfig(**parts[AugmentConfig]),
+                       **parts[TrainConfig])
 
 
 def fill_defaults(description: dict) -> dict:

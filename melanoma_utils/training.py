@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import Accelerator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch import nn
@@ -27,7 +28,7 @@ from melanoma_utils.transforms import build_augmentation, resize_batch, to_float
 
 
 def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, partial_path: str | Path, *,
-               pseudo_df: pd.DataFrame | None = None, device: str = "cpu",
+               pseudo_df: pd.DataFrame | None = None, accelerator: Accelerator | None = None,
                log: Callable[[str], None] = print) -> tuple[LesionClassifier, pd.DataFrame, float]:
     """Trains on all folds but one, continuing after the last whole epoch of a run that was stopped.
 
@@ -43,7 +44,7 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
         config: what to train.
         partial_path: file for the state after each epoch; the caller deletes it when the result is stored.
         pseudo_df: test images with soft targets to train on as well, of `pseudo_labels.read_pseudo_labels`.
-        device: "cpu" or "cuda".
+        accelerator: of the processes that train together, see `build_accelerator`; none = this one on the CPU.
         log: called with a line an epoch.
 
     Returns:
@@ -80,12 +81,42 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
     if config.n_external and "external" not in sources:
         raise ValueError(f"N_EXTERNAL is {config.n_external}, but there are no external images in the folds: run "
                          "02_create_folds with EXTERNAL_DIR, or say N_EXTERNAL 0")
-    run = _Run(samples, sources, config, fold, device, store.identity)
+    run = _Run(samples, sources, config, fold, accelerator or build_accelerator("cpu"), store.identity)
     run.resume(Path(partial_path), log)
+    run.accelerator.wait_for_everyone()  # nobody writes what another still reads
     while not run.is_finished():
         run.run_epoch(log)
         run.save(Path(partial_path))
     return run.pick_model(), pd.DataFrame(run.history), run.seconds
+
+
+def build_accelerator(device: str) -> Accelerator:
+    """Returns Hugging Face Accelerate's view of the processes that train together: those that torchrun, `accelerate
+    launch` or notebook_launcher has started, else this one alone.
+
+    Args:
+        device: "cpu" or "cuda"; several processes share the GPUs of each machine among them.
+    """
+    return Accelerator(cpu=device == "cpu")
+
+
+def predict_together(model: LesionClassifier, samples: Samples, accelerator: Accelerator,
+                     **options: object) -> np.ndarray:
+    """Returns `inference.predict_logits` of all samples in every process, each having predicted its share.
+
+    Args:
+        model: the classifier.
+        samples: what to predict.
+        accelerator: of the processes.
+        **options: of predict_logits but its device.
+    """
+    rank, world = accelerator.process_index, accelerator.num_processes
+    own = replace(samples, rows=samples.rows[rank::world],
+                  metadata=None if samples.metadata is None else samples.metadata[rank::world])
+    logits = np.zeros(-(-len(samples.rows) // world), np.float32)  # as long in every process
+    logits[:len(own.rows)] = predict_logits(model, own, device=str(accelerator.device), **options)
+    gathered = accelerator.gather(torch.from_numpy(logits).to(accelerator.device))  # (world * m,)
+    return gathered.reshape(world, -1).T.flatten()[:len(samples.rows)].cpu().numpy()  # back in order
 
 
 def _encode_diagnoses(train_df: pd.DataFrame) -> np.ndarray:
@@ -98,19 +129,20 @@ def _encode_diagnoses(train_df: pd.DataFrame) -> np.ndarray:
 
 def train_epoch(objective: Objective, samples: Samples, optimizer: torch.optim.Optimizer, order: np.ndarray, *,
                 n_batches: int, image_size: int, augment: Callable[[torch.Tensor], torch.Tensor],
-                after_step: Callable[[], None] = lambda: None, device: str = "cpu", precision: str = "fp32") -> float:
+                accelerator: Accelerator, after_step: Callable[[], None] = lambda: None,
+                precision: str = "fp32") -> float:
     """Trains one pass and returns the mean loss.
 
     Args:
-        objective: the classifier with its loss, on the device.
+        objective: the classifier with its loss, prepared by the accelerator.
         samples: what to train on.
         optimizer: of the objective's parameters.
         order: (n,) the samples to train on, in order.
-        n_batches: number of steps; the batches are of equal size but for one image.
+        n_batches: number of steps; the batches, of all processes together, are of equal size but for one image.
         image_size: side in pixels to which the images are brought before all else.
         augment: changes a batch of (B, 3, H, W) images in 0..1.
+        accelerator: of the processes, each of which takes its share of every batch.
         after_step: called after each step, e.g. a scheduler's.
-        device: "cpu" or "cuda".
         precision: "fp32" or "bf16".
 
     Raises:
@@ -118,23 +150,26 @@ def train_epoch(objective: Objective, samples: Samples, optimizer: torch.optim.O
         MemoryError: a batch does not fit; tells which BATCH_SIZE to try.
     """
     objective.train()
+    device, rank, world = str(accelerator.device), accelerator.process_index, accelerator.num_processes
     total = 0.0
     for step, part in enumerate(np.array_split(order, n_batches)):
+        own = part[rank::world]
         with _advise_batch_size(len(part)):
-            images = to_float(samples.images[samples.rows[part]], device)  # (B, 3, H, W)
+            images = to_float(samples.images[samples.rows[own]], device)  # (B, 3, H, W)
             images = augment(resize_batch(images, image_size))
-            metadata, targets, diagnoses = (None if values is None else torch.from_numpy(values[part]).to(device)
+            metadata, targets, diagnoses = (None if values is None else torch.from_numpy(values[own]).to(device)
                                             for values in (samples.metadata, samples.targets, samples.diagnoses))
             with autocast(device, precision):
-                loss = objective(images, metadata, targets, diagnoses)
-            if not math.isfinite(loss.item()):
-                raise ValueError(f"the loss is {loss.item()} in step {step + 1} of {n_batches}: lower LR "
+                loss = objective(images, metadata, targets, diagnoses) * (len(own) * world / len(part))
+            mean_loss = accelerator.reduce(loss.detach(), "mean").item()  # over the batch of all processes
+            if not math.isfinite(mean_loss):
+                raise ValueError(f"the loss is {mean_loss} in step {step + 1} of {n_batches}: lower LR "
                                  f"{optimizer.param_groups[0]['lr']:.2g}, or use PRECISION='fp32'")
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            accelerator.backward(loss)
             optimizer.step()
         after_step()
-        total += loss.item() * len(part)
+        total += mean_loss * len(part)
     return total / len(order)
 
 
@@ -181,20 +216,26 @@ class _Run:
     """The state of one fold's training: what an epoch changes, and what a stopped run must find again."""
 
     def __init__(self, samples: dict[str, Samples], sources: np.ndarray, config: TrainConfig, fold: int,
-                 device: str, store_identity: dict):
-        self.samples, self.config, self.fold, self.device = samples, config, fold, device
+                 accelerator: Accelerator, store_identity: dict):
+        self.samples, self.config, self.fold, self.accelerator = samples, config, fold, accelerator
         self.store_identity = store_identity
         self.history: list[dict] = []
         self.seconds = 0.0
         self.best_state: dict | None = None
         self.pools = _make_pools(sources, samples["train"].targets, config)
-        self.n_batches = -(-sum(n for _, n in self.pools) // config.batch_size)
+        n_images, world = sum(n for _, n in self.pools), accelerator.num_processes
+        self.n_batches = -(-n_images // config.batch_size)
+        if n_images // self.n_batches < world:
+            raise ValueError(f"BATCH_SIZE {config.batch_size} is too small for {world} processes: wanted at least "
+                             f"{2 * world}")
         self.augment = build_augmentation(config.augment)
         torch.manual_seed(_mix_seed(config.seed, fold, 0))
         self.model = build_model(config.model)
         if config.model.use_metadata:
             fit_metadata(self.model, samples["competition"])  # external patients are others, in sex, age and site
-        self.objective = Objective(self.model, config.target).to(device, memory_format=torch.channels_last)
+        self.objective = Objective(self.model, config.target, config.freeze_batch_norm)
+        self.objective.to(memory_format=torch.channels_last)
+        self.prepared = accelerator.prepare(self.objective)  # on its device; its gradients are those of all processes
         extra = {"momentum": 0.9} if config.optimizer == "sgd" else {}
         self.optimizer = OPTIMIZERS[config.optimizer](self.objective.parameters(), lr=config.lr,
                                                       weight_decay=config.weight_decay, **extra)
@@ -220,15 +261,15 @@ class _Run:
         """Trains and scores one epoch, adds its row to the history and logs a line."""
         start, config, epoch = time.perf_counter(), self.config, len(self.history) + 1
         seed = _mix_seed(config.seed, self.fold, epoch)
-        torch.manual_seed(seed)  # augmentation and dropout
+        torch.manual_seed(seed + self.accelerator.process_index)  # augmentation and dropout
         rng = np.random.default_rng(seed)
         order = rng.permutation(np.concatenate([pool if n == len(pool) else rng.choice(pool, n, replace=False)
                                                 for pool, n in self.pools]))
         lr = self.optimizer.param_groups[0]["lr"]
         steps = self.scheduler.step if config.scheduler in ("one_cycle", "cosine") else lambda: None
-        loss = train_epoch(self.objective, self.samples["train"], self.optimizer, order, n_batches=self.n_batches,
+        loss = train_epoch(self.prepared, self.samples["train"], self.optimizer, order, n_batches=self.n_batches,
                            image_size=config.size_of_epoch(epoch), augment=self.augment, after_step=steps,
-                           device=self.device, precision=config.precision)
+                           accelerator=self.accelerator, precision=config.precision)
         valid_loss, valid_auc = self._score("valid")
         row = {"epoch": epoch, "n_images": len(order), "lr": lr, "train_loss": loss, "valid_loss": valid_loss,
                "valid_auc": valid_auc}
@@ -247,7 +288,7 @@ class _Run:
 
     def _score(self, name: str) -> tuple[float, float]:
         samples = self.samples[name]
-        logits = predict_logits(self.model, samples, device=self.device, precision=self.config.precision)
+        logits = predict_together(self.model, samples, self.accelerator, precision=self.config.precision)
         loss = nn.functional.binary_cross_entropy_with_logits(torch.from_numpy(logits),
                                                               torch.from_numpy(samples.targets))
         return loss.item(), float(roc_auc_score(samples.targets, logits))
@@ -259,7 +300,9 @@ class _Run:
         return self.model.eval()
 
     def save(self, path: Path) -> None:
-        """Writes the state, whole or not at all."""
+        """Writes the state, whole or not at all; one process does it for all."""
+        if not self.accelerator.is_main_process:
+            return
         buffer = io.BytesIO()
         torch.save({"identity": self._identify(), "history": self.history, "seconds": self.seconds,
                     "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
@@ -272,7 +315,7 @@ class _Run:
         if not path.is_file():
             return
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
+            state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
         except Exception as error:
             raise ValueError(f"{path} is damaged ({type(error).__name__}): delete it, this fold starts over") from error
         identity, wanted = ({**i, "config": fill_config(i["config"])} for i in (state["identity"], self._identify()))

@@ -42,7 +42,7 @@ def cluster(tmp_path):
     processes, file = [], tmp_path / "scheduler.json"
 
     def start(*arguments):
-        log = open(tmp_path / f"dask_{len(processes)}.log", "wb")  # noqa: SIM115 the process keeps it
+        log = open(tmp_path / f"dask_{len(processes)}.log", "wb")
         processes.append(subprocess.Popen([sys.executable, "-m", "dask", *map(str, arguments)], stdout=log, stderr=log))
         return processes[-1]
 

@@ -1,0 +1,69 @@
+"""One fold trained by several processes together, as torchrun starts them."""
+
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from conftest import TINY, place, run_pipeline
+from sklearn.metrics import roc_auc_score
+
+from melanoma_utils.train import main
+
+# Nothing that depends on which process an image falls to: no batch norm over a process's images, nothing random.
+PLAIN = ("{FREEZE_BATCH_NORM: true, FLIP: false, ROTATION: 0, SHIFT: 0, SCALE_MIN: 1, SCALE_MAX: 1, BRIGHTNESS: 0, "
+         "CONTRAST: 0, DROPOUT: 0, TTA_VIEWS: 1, BATCH_SIZE: 7, N_EPOCHS: 3, USE_METADATA: true}")
+
+
+def train_with(n_processes, folder, data_dir, *arguments):
+    """Trains fold 1 of the tiny experiment with so many processes; returns the finished process."""
+    flags = [*map(str, place(folder, data_dir))][2:]  # but --runs-dir
+    return subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+                           str(n_processes), "-m", "melanoma_utils.train", "-f", str(TINY), *flags, "-y", PLAIN,
+                           "-p", "FOLD", "1", *arguments], capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def trained(data_dir, tmp_path_factory):
+    """The folders of a fold that one process and that two have trained."""
+    first = tmp_path_factory.mktemp("one")
+    run_pipeline(*place(first, data_dir), "-y", PLAIN, "--steps", "01-02")
+    second = shutil.copytree(first, tmp_path_factory.mktemp("two") / "copy")
+    for n, folder in ((1, first), (2, second)):
+        done = train_with(n, folder, data_dir)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("epoch  3/3") == 1  # one process speaks for all
+    return [folder / "output" / "tiny" for folder in (first, second)]
+
+
+def test_two_processes_train_what_one_trains(trained):
+    """The batches are ragged: 7 images are 4 and 3 for two processes."""
+    ours, theirs = (pd.read_csv(folder / "oof_fold_1.csv").set_index("image_name")["logit"] for folder in trained)
+    assert (ours - theirs[ours.index]).abs().max() < 1e-4 and ours.std() > 0
+    losses = [pd.read_csv(folder / "history_fold_1.csv")["train_loss"] for folder in trained]
+    assert (losses[0] - losses[1]).abs().max() < 1e-4
+
+
+def test_the_auc_of_two_processes_is_that_of_all_their_images(trained):
+    for folder in trained:
+        oof_df, history_df = pd.read_csv(folder / "oof_fold_1.csv"), pd.read_csv(folder / "history_fold_1.csv")
+        assert len(oof_df) % 2 == 1  # the processes' shares differ
+        assert history_df["valid_auc"].iloc[-1] == pytest.approx(roc_auc_score(oof_df["target"], oof_df["logit"]),
+                                                                 abs=1e-9)
+
+
+def test_the_notebook_finds_the_fold_done(trained, data_dir):
+    folder = trained[1].parents[1]
+    done = run_pipeline(*place(folder, data_dir), "-y", PLAIN, "-p", "FOLD", "1", "--steps", "03")
+    assert "fold 1 is trained already: nothing to do" in done.stdout
+
+
+def test_wrong_calls_get_one_clear_line(trained, data_dir, capsys):
+    flags = ["-f", str(TINY), *map(str, place(trained[0].parents[1], data_dir)[2:])]
+    assert main(flags) == 1
+    assert capsys.readouterr().err == "error: FOLD is not given: say which fold to leave out, e.g. -p FOLD 0\n"
+    assert main([*flags, "-p", "FOLD", "1"]) == 1
+    assert "was trained otherwise" in capsys.readouterr().err
+    done = train_with(2, trained[0].parents[1], data_dir, "-p", "EXPERIMENT", "other")
+    assert done.returncode and "error: " in done.stderr and "folds.csv" in done.stderr
