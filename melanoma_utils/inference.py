@@ -16,6 +16,7 @@ from melanoma_utils.models import LesionClassifier
 from melanoma_utils.transforms import make_tta_views, to_float
 
 PRECISIONS = ("fp32", "bf16")
+Forward = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 def pick_device(device: str = "auto") -> str:
@@ -68,7 +69,7 @@ def select_samples(store: ImageStore, df: pd.DataFrame, use_metadata: bool) -> S
 
 
 def predict_logits(model: LesionClassifier, samples: Samples, *, tta_views: int = 1, batch_size: int = 64,
-                   device: str = "cpu", precision: str = "fp32",
+                   device: str = "cpu", precision: str = "fp32", forward: Forward | None = None,
                    log: Callable[[str], None] = lambda line: None) -> np.ndarray:
     """Returns (n,) float32 logits, each the mean over the views of an image.
 
@@ -79,6 +80,8 @@ def predict_logits(model: LesionClassifier, samples: Samples, *, tta_views: int 
         batch_size: images a batch, with all their views.
         device: "cpu" or "cuda".
         precision: "fp32" or "bf16".
+        forward: what computes the model's logits of images and metadata, such as `openvino_runtime.compile_openvino`
+            of it; none = the model.
         log: called with a line at about every fifth of a long way.
 
     Raises:
@@ -88,7 +91,8 @@ def predict_logits(model: LesionClassifier, samples: Samples, *, tta_views: int 
     if samples.images.shape[1] != model.config.image_size:
         raise ValueError(f"the images are {samples.images.shape[1]} px wide, the model was trained for "
                          f"{model.config.image_size}")
-    model = fuse_batch_norm(model.eval()).to(device, memory_format=torch.channels_last)
+    if forward is None:
+        forward = fuse_batch_norm(model.eval()).to(device, memory_format=torch.channels_last)
     n, logits = len(samples.rows), np.empty(len(samples.rows), np.float32)
     n_batches = -(-n // batch_size)
     with torch.inference_mode(), autocast(device, precision):
@@ -96,7 +100,7 @@ def predict_logits(model: LesionClassifier, samples: Samples, *, tta_views: int 
             part = slice(i * batch_size, (i + 1) * batch_size)
             x = to_float(samples.images[samples.rows[part]], device)  # (B, 3, H, W)
             m = None if samples.metadata is None else torch.from_numpy(samples.metadata[part]).to(device)
-            views = [model(view, m) for view in make_tta_views(x, tta_views)]
+            views = [forward(view, m) for view in make_tta_views(x, tta_views)]
             logits[part] = torch.stack(views).mean(0).cpu().numpy()  # (B,)
             if n_batches >= 20 and (i + 1) * 5 // n_batches > i * 5 // n_batches:
                 log(f"{min((i + 1) * batch_size, n):,} of {n:,} images")

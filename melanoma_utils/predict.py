@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -15,8 +15,9 @@ from melanoma_utils.archives import Source, list_zip_members
 from melanoma_utils.competition import IMAGE_SUFFIXES, METADATA_COLUMNS, encode_metadata, read_table
 from melanoma_utils.files import write_csv
 from melanoma_utils.images import load_at_sizes
-from melanoma_utils.inference import Samples, pick_device, predict_logits
+from melanoma_utils.inference import Forward, Samples, pick_device, predict_logits
 from melanoma_utils.models import LesionClassifier, load_checkpoint
+from melanoma_utils.openvino_runtime import RUNTIMES, compile_openvino, is_openvino_wanted
 from melanoma_utils.submission import average_logits
 from melanoma_utils.transforms import TTA_VIEWS
 
@@ -31,10 +32,16 @@ class Ensemble:
     Attributes:
         models: in evaluation mode; they want the same images.
         decode_size: side in pixels for which their training images were decoded, see `images.load_at_sizes`.
+        forwards: what computes each model's logits, see `inference.predict_logits`.
     """
 
     models: list[LesionClassifier]
     decode_size: int
+    forwards: tuple[Forward | None, ...] = ()
+
+    def compile(self) -> "Ensemble":
+        """Returns the ensemble with its models compiled by OpenVINO."""
+        return replace(self, forwards=tuple(compile_openvino(model) for model in self.models))
 
 
 def load_ensemble(path: str | Path) -> Ensemble:
@@ -109,6 +116,7 @@ def predict_images(ensemble: Ensemble, images: Mapping[str, Source],
         calibrated), lowest, highest (of the single models); image_name -> reason.
     """
     names, models, config, logits, bad = list(images), ensemble.models, ensemble.models[0].config, [], {}
+    forwards = ensemble.forwards or (None,) * len(models)
     how = [config.image_size], config.resize_mode, config.clean_steps, ensemble.decode_size
     for start in range(0, len(names), CHUNK):
         chunk = names[start:start + CHUNK]
@@ -121,8 +129,8 @@ def predict_images(ensemble: Ensemble, images: Mapping[str, Source],
             samples = Samples(np.stack([loaded[name] for name in good]), np.arange(len(good)),
                               _select_metadata(good, metadata_df) if config.use_metadata else None)
             logits.append(pd.DataFrame(
-                {k: predict_logits(model, samples, tta_views=tta_views, device=device)
-                 for k, model in enumerate(models)}, index=good))
+                {k: predict_logits(model, samples, tta_views=tta_views, device=device, forward=forward)
+                 for k, (model, forward) in enumerate(zip(models, forwards, strict=True))}, index=good))
         log(f"{start + len(chunk):,} of {len(names):,} images")
     logits_df = pd.concat(logits) if logits else pd.DataFrame(columns=range(len(models)), dtype=np.float32)
     tables = [logits_df[k].rename("logit").rename_axis("image_name").reset_index() for k in logits_df]
@@ -154,6 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--metadata", metavar="FILE.csv", help="sex, age and site by image_name, as in test.csv")
     parser.add_argument("--tta-views", type=int, default=4, choices=TTA_VIEWS)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--runtime", default="auto", choices=RUNTIMES,
+                        help="auto: OpenVINO for many images on a CPU, where it is installed")
     a = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
@@ -166,10 +176,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             n_unknown = len(images.keys() - known)
             print(f"sex, age and site count as unknown for {n_unknown:,} of {len(images):,} images"
                   + ("" if a.metadata else " (no --metadata)"))
-        predictions_df, bad = predict_images(ensemble, images, metadata_df, tta_views=a.tta_views,
-                                             device=pick_device(a.device), log=lambda line: print(line, flush=True))
+        device = pick_device(a.device)
+        if is_openvino_wanted(a.runtime, device, len(images)):
+            ensemble = ensemble.compile()
+        predictions_df, bad = predict_images(ensemble, images, metadata_df, tta_views=a.tta_views, device=device,
+                                             log=lambda line: print(line, flush=True))
         write_csv(a.output, predictions_df)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for reason in bad.values():
