@@ -19,6 +19,7 @@ from melanoma_utils.models import (
     read_checkpoint_config,
     save_checkpoint,
 )
+from melanoma_utils.openvino_runtime import compile_openvino
 from melanoma_utils.train_config import TrainConfig, fill_defaults
 
 
@@ -144,7 +145,7 @@ def read_history(experiment_dir: str | Path, folds: list[int]) -> pd.DataFrame:
 
 
 def predict_test_fold(experiment_dir: str | Path, fold: int, store: ImageStore, test_df: pd.DataFrame, *,
-                      tta_views: int, device: str = "cpu", precision: str = "fp32",
+                      tta_views: int, device: str = "cpu", precision: str = "fp32", use_openvino: bool = False,
                       log: Callable[[str], None] = lambda line: None) -> pd.DataFrame:
     """Returns image_name, logit of the test images by one fold's model, and keeps them as test_fold_k.csv.
 
@@ -157,6 +158,7 @@ def predict_test_fold(experiment_dir: str | Path, fold: int, store: ImageStore, 
         store: the test images.
         test_df: test.csv.
         tta_views, device, precision: see `inference.predict_logits`.
+        use_openvino: predict with `openvino_runtime`, see there; it rounds otherwise.
         log: called with a line now and then.
 
     Raises:
@@ -164,7 +166,8 @@ def predict_test_fold(experiment_dir: str | Path, fold: int, store: ImageStore, 
     """
     csv_path = Path(experiment_dir) / f"test_fold_{fold}.csv"
     made_from = {"checkpoint_sha256": hash_file(checkpoint_path(experiment_dir, fold)), "store": store.identity,
-                 "tta_views": tta_views, "precision": precision, "test_sha256": _hash_table(test_df)}
+                 "tta_views": tta_views, "precision": precision, "test_sha256": _hash_table(test_df),
+                 **({"runtime": "openvino"} if use_openvino else {})}
     if csv_path.is_file() and _matches(csv_path.with_suffix(".json"), made_from):
         log(f"fold {fold}: predicted already")
     else:
@@ -173,6 +176,7 @@ def predict_test_fold(experiment_dir: str | Path, fold: int, store: ImageStore, 
         check_made_alike(config["store"], store.identity)
         samples = select_samples(store, test_df, model.config.use_metadata)
         logits = predict_logits(model, samples, tta_views=tta_views, device=device, precision=precision,
+                                forward=compile_openvino(model) if use_openvino else None,
                                 log=lambda line: log(f"fold {fold}: {line}"))
         write_csv(csv_path, test_df[["image_name"]].assign(logit=logits))
         write_json(csv_path.with_suffix(".json"), made_from)

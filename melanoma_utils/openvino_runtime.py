@@ -14,21 +14,22 @@ RUNTIMES = ("auto", "torch", "openvino")
 WORTH_IMAGES = 200  # compiling takes about as long as PyTorch takes for so many images
 
 
-def is_openvino_wanted(runtime: str, device: str, n_images: int) -> bool:
+def is_openvino_wanted(runtime: str, device: str, n_images: int, precision: str = "fp32") -> bool:
     """Returns whether OpenVINO is to predict: "auto" takes it on a CPU, where it is installed and the images are worth
     the seconds that compiling takes.
 
     Raises:
-        ValueError: the runtime is unknown, or "openvino" on a GPU.
+        ValueError: the runtime is unknown, or "openvino" on a GPU or in another precision.
         ModuleNotFoundError: "openvino" is wanted and not installed; tells how to get it.
     """
     if runtime not in RUNTIMES:
         raise ValueError(f"RUNTIME {runtime!r} is not one of {RUNTIMES}")
     is_installed = importlib.util.find_spec("openvino") is not None
     if runtime == "auto":
-        return is_installed and device == "cpu" and n_images >= WORTH_IMAGES
-    if runtime == "openvino" and device != "cpu":
-        raise ValueError(f"RUNTIME 'openvino' predicts on a CPU, not on {device}: say DEVICE 'cpu' or RUNTIME 'torch'")
+        return is_installed and (device, precision) == ("cpu", "fp32") and n_images >= WORTH_IMAGES
+    if runtime == "openvino" and (device, precision) != ("cpu", "fp32"):
+        raise ValueError(f"RUNTIME 'openvino' predicts on a CPU in fp32, not on {device} in {precision}: say RUNTIME "
+                         "'torch'")
     if runtime == "openvino" and not is_installed:
         raise ModuleNotFoundError("RUNTIME 'openvino' is not installed: pip install -e '.[openvino]', or say 'torch'")
     return runtime == "openvino"

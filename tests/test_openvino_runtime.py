@@ -40,7 +40,7 @@ def test_auto_takes_it_where_it_is_worth_it(monkeypatch):
     monkeypatch.setattr(openvino_runtime.importlib.util, "find_spec", lambda name: object())
     assert is_openvino_wanted("auto", "cpu", 10_000) and not is_openvino_wanted("auto", "cpu", 1)
     assert not is_openvino_wanted("auto", "cuda", 10_000) and is_openvino_wanted("openvino", "cpu", 1)
-    with pytest.raises(ValueError, match="predicts on a CPU, not on cuda"):
+    with pytest.raises(ValueError, match="predicts on a CPU in fp32, not on cuda"):
         is_openvino_wanted("openvino", "cuda", 1)
     with pytest.raises(ValueError, match="RUNTIME 'onnx' is not one of"):
         is_openvino_wanted("onnx", "cpu", 1)
