@@ -8,18 +8,19 @@ import pandas as pd
 import torch
 from accelerate import notebook_launcher
 
-from melanoma_utils.experiment import describe_training, is_trained, partial_path, save_fold
-from melanoma_utils.files import lock_folder, update_json
+from melanoma_utils.experiment import checkpoint_path, describe_training, is_trained, partial_path, save_fold
+from melanoma_utils.files import hash_file, lock_folder, update_json
 from melanoma_utils.folds import split_by_fold
 from melanoma_utils.image_store import ImageStore
 from melanoma_utils.inference import select_samples
+from melanoma_utils.models import LesionClassifier, load_checkpoint
 from melanoma_utils.train_config import TrainConfig
 from melanoma_utils.training import build_accelerator, predict_together, train_fold
 
 
 def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, *,
-             tta_views: int = 1, pseudo_df: pd.DataFrame | None = None, device: str = "cpu", n_processes: int = 1,
-             log: Callable[[str], None] = print) -> None:
+             tta_views: int = 1, pseudo_df: pd.DataFrame | None = None, start_dir: str | Path = "",
+             device: str = "cpu", n_processes: int = 1, log: Callable[[str], None] = print) -> None:
     """Trains a fold and writes what `experiment.save_fold` tells, unless it is there already.
 
     Args:
@@ -30,14 +31,18 @@ def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFra
         config: what to train.
         tta_views: views of the out-of-fold predictions.
         pseudo_df: see `training.train_fold`.
+        start_dir: folder of an experiment, or of an exported model, with whose checkpoint of this fold the training
+            begins; "" = with config.model.weights.
         device: "cpu" or "cuda".
         n_processes: GPUs of this machine that train the fold together. Processes that torchrun or `accelerate launch`
             has started train together anyway.
         log: called with a line now and then.
 
     Raises:
-        ValueError: external images are in the store and not in the folds, or the other way round; n_processes is more
-            than there are GPUs; the fold is there with other parameters; or see `training.train_fold`.
+        FileNotFoundError: start_dir has no checkpoint of the fold.
+        ValueError: that checkpoint is of another network, or was trained on other folds; external images are in the
+            store and not in the folds, or the other way round; n_processes is more than there are GPUs; the fold is
+            there with other parameters; or see `training.train_fold`.
         TimeoutError: another process trains this fold.
     """
     if ("external" in store.identity) != (folds_df["source"] == "external").any():
@@ -46,7 +51,7 @@ def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFra
     if n_processes > max(n_gpus, 1):
         raise ValueError(f"N_PROCESSES {n_processes} is more than the {n_gpus} GPUs of this machine: on CPUs train "
                          "folds side by side instead, with the pipeline's --workers")
-    arguments = Path(experiment_dir), store, folds_df, fold, config, tta_views, pseudo_df, device, log
+    arguments = Path(experiment_dir), store, folds_df, fold, config, tta_views, pseudo_df, start_dir, device, log
     if n_processes > 1:
         notebook_launcher(_run, arguments, num_processes=n_processes, use_port="0")
     else:
@@ -54,16 +59,19 @@ def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFra
 
 
 def _run(folder: Path, store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, tta_views: int,
-         pseudo_df: pd.DataFrame | None, device: str, log: Callable[[str], None]) -> None:
+         pseudo_df: pd.DataFrame | None, start_dir: str | Path, device: str, log: Callable[[str], None]) -> None:
     accelerator = build_accelerator(device)
     is_main = accelerator.is_main_process
     log = log if is_main else lambda line: None
     description = describe_training(config, fold, folder / "folds.csv", store, tta_views, pseudo_df)
+    if start_dir:
+        description["start_sha256"] = hash_file(checkpoint_path(start_dir, fold))
     with lock_folder(folder, name=f"fold_{fold}") if is_main else nullcontext():
         if is_trained(folder, description):
             log(f"fold {fold} is trained already: nothing to do")
             return
-        model, history_df, seconds = train_fold(store, folds_df, fold, config, partial_path(folder, fold),
+        start = _load_start(start_dir, fold, config, description["folds_sha256"]) if start_dir else None
+        model, history_df, seconds = train_fold(store, folds_df, fold, config, partial_path(folder, fold), start=start,
                                                 pseudo_df=pseudo_df, accelerator=accelerator, log=log)
         _, *left_out = split_by_fold(folds_df, fold)  # the competition's images, the external ones
         oof_dfs = [df[["image_name", "patient_id", "target", "fold"]].assign(logit=predict_together(
@@ -73,3 +81,16 @@ def _run(folder: Path, store: ImageStore, folds_df: pd.DataFrame, fold: int, con
             save_fold(folder, description, model, history_df, *oof_dfs)
             update_json(folder / "timing.json", **{f"train_fold_{fold}_seconds": round(seconds, 1)})
     accelerator.wait_for_everyone()
+
+
+def _load_start(start_dir: str | Path, fold: int, config: TrainConfig, folds_sha256: str) -> LesionClassifier:
+    path = checkpoint_path(start_dir, fold)
+    model, stored = load_checkpoint(path)
+    if stored["folds_sha256"] != folds_sha256:
+        raise ValueError(f"{path} was trained on other folds: it has seen images that fold {fold} is scored on; begin "
+                         "with an experiment that has the same folds.csv")
+    for name in ("arch", "use_metadata"):
+        if getattr(model.config, name) != getattr(config.model, name):
+            raise ValueError(f"{path} has {name.upper()} {getattr(model.config, name)!r}, wanted "
+                             f"{getattr(config.model, name)!r}")
+    return model

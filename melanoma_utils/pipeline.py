@@ -120,12 +120,13 @@ def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False, 
 
 
 def _list_inputs(plan: Plan) -> list[Path]:
-    """Returns the files that every result depends on: the tables, the teachers' labels, the list of duplicates, the
-    weights."""
+    """Returns the files that every result depends on: the tables, the teachers' labels, the models to begin with,
+    the list of duplicates, the weights."""
     p = plan.parameters
     tables = [path for name in ("DATA_DIR", "EXTERNAL_DIR") if p[name] for path in sorted(Path(p[name]).glob("*.csv"))]
     labels = [path for name in p["TEACHERS"] for path in sorted(Path(p["OUTPUT_DIR"], name).glob("test_fold_*.csv"))]
-    return [*tables, *labels, Path(p["DUPLICATES_CSV"]), Path(p["WEIGHTS"])]
+    models = sorted(Path(p["START_FROM"]).glob("fold_*.safetensors")) if p["START_FROM"] else []
+    return [*tables, *labels, *models, Path(p["DUPLICATES_CSV"]), Path(p["WEIGHTS"])]
 
 
 def _execute_runs(runs: Mapping[str, Run], runs_dir: Path, n_workers: int, dask: str) -> Iterator[str]:
@@ -191,7 +192,8 @@ def _check_experiment(plan: Plan, fresh_steps: Sequence[str]) -> None:
     """
     path = plan.experiment_dir / "parameters.json"
     wanted = {k: v for k, v in sorted(plan.parameters.items()) if k not in FREE}
-    wanted |= {name: Path(plan.parameters[name]).name for name in ("WEIGHTS", "DUPLICATES_CSV", "EXTERNAL_DIR")}
+    wanted |= {name: Path(plan.parameters[name]).name
+               for name in ("WEIGHTS", "START_FROM", "DUPLICATES_CSV", "EXTERNAL_DIR")}
     known = {name: value for of_step in plan.defaults.values() for name, value in of_step.items()}
     # a parameter that came later had its default
     stored = read_json(path) if path.is_file() else {}

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 
 import torch
 
@@ -30,6 +31,7 @@ class TrainConfig:
             epoch without a better AUC and keeps the best epoch, "none" keeps it.
         early_stopping_patience: stop after so many epochs without a better AUC and keep the best epoch; 0 = off.
         n_external: external images drawn anew each epoch, half of them melanomas as far as there are so many; 0 = all.
+        start_from: name of the experiment whose models the training begins with; "" = none.
         teachers: names of the experiments whose predictions label the test images, see
             `pseudo_labels.read_pseudo_labels`; none = the test images are not trained on.
         n_pseudo: test images drawn anew each epoch; 0 = all.
@@ -54,6 +56,7 @@ class TrainConfig:
     scheduler: str = "one_cycle"
     early_stopping_patience: int = 0
     n_external: int = 0
+    start_from: str = ""
     teachers: tuple[str, ...] = ()
     n_pseudo: int = 0
     start_image_size: int = 0
@@ -92,6 +95,7 @@ class TrainConfig:
 def make_config(parameters: Mapping[str, object]) -> TrainConfig:
     """Returns the configuration of notebook parameters such as N_EPOCHS, each named like its attribute; what they lack
     is at its default, what else they hold is left out."""
+    parameters = {**parameters, "START_FROM": Path(str(parameters.get("START_FROM", ""))).name}
     parts = {cls: {f.name: tuple(value) if isinstance(value := parameters[f.name.upper()], list) else value
                    for f in fields(cls) if f.name.upper() in parameters}
              for cls in (ModelConfig, AugmentConfig, TrainConfig)}

@@ -28,7 +28,8 @@ from melanoma_utils.transforms import build_augmentation, resize_batch, to_float
 
 
 def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, partial_path: str | Path, *,
-               pseudo_df: pd.DataFrame | None = None, accelerator: Accelerator | None = None,
+               pseudo_df: pd.DataFrame | None = None, start: LesionClassifier | None = None,
+               accelerator: Accelerator | None = None,
                log: Callable[[str], None] = print) -> tuple[LesionClassifier, pd.DataFrame, float]:
     """Trains on all folds but one, continuing after the last whole epoch of a run that was stopped.
 
@@ -44,6 +45,7 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
         config: what to train.
         partial_path: file for the state after each epoch; the caller deletes it when the result is stored.
         pseudo_df: test images with soft targets to train on as well, of `pseudo_labels.read_pseudo_labels`.
+        start: model of the same network whose parameters the training begins with; none = new ones.
         accelerator: of the processes that train together, see `build_accelerator`; none = this one on the CPU.
         log: called with a line an epoch.
 
@@ -81,7 +83,8 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
     if config.n_external and "external" not in sources:
         raise ValueError(f"N_EXTERNAL is {config.n_external}, but there are no external images in the folds: run "
                          "02_create_folds with EXTERNAL_DIR, or say N_EXTERNAL 0")
-    run = _Run(samples, sources, config, fold, accelerator or build_accelerator("cpu"), store.identity)
+    run = _Run(samples, sources, config, fold, accelerator or build_accelerator("cpu"), store.identity,
+               start)
     run.resume(Path(partial_path), log)
     run.accelerator.wait_for_everyone()  # nobody writes what another still reads
     while not run.is_finished():
@@ -216,7 +219,7 @@ class _Run:
     """The state of one fold's training: what an epoch changes, and what a stopped run must find again."""
 
     def __init__(self, samples: dict[str, Samples], sources: np.ndarray, config: TrainConfig, fold: int,
-                 accelerator: Accelerator, store_identity: dict):
+                 accelerator: Accelerator, store_identity: dict, start: LesionClassifier | None):
         self.samples, self.config, self.fold, self.accelerator = samples, config, fold, accelerator
         self.store_identity = store_identity
         self.history: list[dict] = []
@@ -231,6 +234,8 @@ class _Run:
         self.augment = build_augmentation(config.augment)
         torch.manual_seed(_mix_seed(config.seed, fold, 0))
         self.model = build_model(config.model)
+        if start is not None:
+            self.model.load_state_dict(start.state_dict())
         if config.model.use_metadata:
             fit_metadata(self.model, samples["competition"])  # external patients are others, in sex, age and site
         self.objective = Objective(self.model, config.target, config.freeze_batch_norm)
