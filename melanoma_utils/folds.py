@@ -50,6 +50,27 @@ def create_folds(train_df: pd.DataFrame, n_folds: int = 10, strategy: str = "pat
     return folds_df
 
 
+def adopt_folds(path: str | Path, rows_df: pd.DataFrame) -> pd.DataFrame:
+    """Returns another experiment's folds.csv, so that both are scored on the same folds.
+
+    Args:
+        path: that file.
+        rows_df: image_name and target of all images that there are, the external ones included.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds images that are not in rows_df, or other targets; tells how many.
+    """
+    other_df = read_folds(path)
+    known = rows_df.set_index("image_name")["target"]
+    strange = other_df[other_df["image_name"].map(known) != other_df["target"]]
+    if len(strange):
+        raise ValueError(f"{path} holds {len(strange)} images that are not among these, or with another target, first "
+                         f"{strange['image_name'].iloc[0]}: FOLDS_FROM wants an experiment on the same DATA_DIR and "
+                         "EXTERNAL_DIR")
+    return other_df
+
+
 def write_folds(path: str | Path, folds_df: pd.DataFrame) -> None:
     """Writes folds.csv, whole or not at all.
 

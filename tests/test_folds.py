@@ -5,6 +5,7 @@ from sklearn.metrics import roc_auc_score
 
 from melanoma_utils.competition import read_train
 from melanoma_utils.folds import (
+    adopt_folds,
     create_folds,
     measure_patient_leak,
     read_folds,
@@ -122,3 +123,17 @@ def test_folds_of_before_there_were_external_images_stay_valid(folds_df, tmp_pat
     assert set(read_folds(tmp_path / "folds.csv")["source"]) == {"competition"}
     with pytest.raises(ValueError, match="holds other folds"):
         write_folds(tmp_path / "folds.csv", folds_df.assign(age_approx=folds_df["age_approx"] + 5))
+
+
+def test_adopted_folds_are_those_of_the_other_to_the_byte(folds_df, tmp_path):
+    write_folds(tmp_path / "a" / "folds.csv", folds_df.iloc[2:])  # it had dropped two images
+    write_folds(tmp_path / "b" / "folds.csv", adopt_folds(tmp_path / "a" / "folds.csv", folds_df))
+    assert (tmp_path / "a" / "folds.csv").read_bytes() == (tmp_path / "b" / "folds.csv").read_bytes()
+
+
+def test_folds_of_other_images_or_targets_are_not_adopted(folds_df, tmp_path):
+    write_folds(tmp_path / "folds.csv", folds_df)
+    with pytest.raises(ValueError, match=r"holds 3 images that are not among these, .* first SYN_"):
+        adopt_folds(tmp_path / "folds.csv", folds_df.iloc[3:])
+    with pytest.raises(ValueError, match=f"holds {len(folds_df)} images"):
+        adopt_folds(tmp_path / "folds.csv", folds_df.assign(target=1 - folds_df["target"]))
