@@ -86,6 +86,8 @@ def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False, 
         PapermillExecutionError: a notebook failed; its executed copy is in the runs folder.
         OSError: no space, no permission to write, or no such Dask scheduler.
     """
+    if dask:
+        _connect(dask).close()  # before anything else is done in vain
     with lock_folder(plan.runs_dir, timeout=5):
         _check_experiment(plan, steps if fresh else ())
         if fresh:
@@ -151,7 +153,7 @@ def _execute_runs(runs: Mapping[str, Run], runs_dir: Path, n_workers: int, dask:
 def _connect(address: str) -> object:
     distributed = importlib.import_module("distributed")  # half a second that most calls need not wait
     try:
-        return distributed.Client(address, set_as_default=False, timeout=10)
+        return distributed.Client(address, set_as_default=False, timeout=5)
     except (OSError, ValueError) as error:
         raise OSError(f"no Dask scheduler answers at {address} ({error})") from error
 
