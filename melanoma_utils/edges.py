@@ -39,7 +39,7 @@ def score_by_edges(images: np.ndarray, targets: np.ndarray, groups: np.ndarray, 
         seed: of folds and model.
 
     Raises:
-        ValueError: there are fewer images of a class, or groups, than folds.
+        ValueError: there are fewer groups than folds.
     """
     model = HistGradientBoostingClassifier(max_iter=200, learning_rate=0.05, max_leaf_nodes=8, l2_regularization=1,
                                            random_state=seed)

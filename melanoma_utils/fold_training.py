@@ -7,13 +7,14 @@ from pathlib import Path
 import pandas as pd
 import torch
 from accelerate import notebook_launcher
+from accelerate.utils import broadcast_object_list
 
 from melanoma_utils.experiment import checkpoint_path, describe_training, is_trained, partial_path, save_fold
 from melanoma_utils.files import hash_file, lock_folder, update_json
 from melanoma_utils.folds import split_by_fold
 from melanoma_utils.image_store import ImageStore
 from melanoma_utils.inference import select_samples
-from melanoma_utils.models import LesionClassifier, load_checkpoint
+from melanoma_utils.models import LesionClassifier, load_checkpoint, read_checkpoint_config
 from melanoma_utils.train_config import TrainConfig
 from melanoma_utils.training import build_accelerator, predict_together, train_fold
 
@@ -44,6 +45,7 @@ def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFra
             store and not in the folds, or the other way round; n_processes is more than there are GPUs; the fold is
             there with other parameters; or see `training.train_fold`.
         TimeoutError: another process trains this fold.
+        MemoryError, KeyError: see `training.train_fold`.
     """
     if ("external" in store.identity) != (folds_df["source"] == "external").any():
         raise ValueError("02_create_folds and 03_train_fold want the same EXTERNAL_DIR")
@@ -65,9 +67,13 @@ def _run(folder: Path, store: ImageStore, folds_df: pd.DataFrame, fold: int, con
     log = log if is_main else lambda line: None
     description = describe_training(config, fold, folder / "folds.csv", store, tta_views, pseudo_df)
     if start_dir:
+        read_checkpoint_config(checkpoint_path(start_dir, fold))  # a clear error where there is none
         description["start_sha256"] = hash_file(checkpoint_path(start_dir, fold))
     with lock_folder(folder, name=f"fold_{fold}") if is_main else nullcontext():
-        if is_trained(folder, description):
+        answer = [is_main and is_trained(folder, description)]
+        if accelerator.num_processes > 1:
+            broadcast_object_list(answer)  # one decides for all
+        if answer[0]:
             log(f"fold {fold} is trained already: nothing to do")
             return
         start = _load_start(start_dir, fold, config, description["folds_sha256"]) if start_dir else None

@@ -25,9 +25,10 @@ def pick_device(device: str = "auto") -> str:
     Raises:
         ValueError: "cuda" is wanted and torch sees none.
     """
+    has_gpu = torch.cuda.device_count() > 0  # is_available would keep notebook_launcher from forking afterwards
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
+        return "cuda" if has_gpu else "cpu"
+    if device.startswith("cuda") and not has_gpu:
         raise ValueError(f"DEVICE {device!r} is wanted but torch sees no GPU: say DEVICE='auto' or 'cpu'")
     return device
 
@@ -51,7 +52,7 @@ class Samples:
         images: (N, H, W, 3) uint8 RGB, the whole store.
         rows: (n,) rows of `images`.
         metadata: (n, 12) float32 as of `competition.encode_metadata`, or None for a model without metadata.
-        targets: (n,) float32, 0 or 1, or None where nobody knows them.
+        targets: (n,) float32, 0 or 1, or between for pseudo-labels; None where nobody knows them.
         diagnoses: (n,) int64 as of `objective.encode_diagnoses`, or None where they are not wanted.
     """
 

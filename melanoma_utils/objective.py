@@ -54,8 +54,11 @@ class Objective(nn.Module):
 
         Args:
             images, metadata: see `LesionClassifier.forward`.
-            targets: (B,) float32, 0 or 1.
+            targets: (B,) float32, 0 or 1, or between for pseudo-labels.
             diagnoses: (B,) int64 of `encode_diagnoses`; used with target "diagnosis" only.
+
+        Raises:
+            ValueError: the model uses metadata and none is given.
         """
         features = self.model.dropout(self.model.embed(images))  # (B, C)
         logits = self.model.score(features, metadata)  # (B,)

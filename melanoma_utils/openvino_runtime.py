@@ -40,6 +40,9 @@ def compile_openvino(model: LesionClassifier) -> Callable[[torch.Tensor, torch.T
 
     It computes in single precision: OpenVINO's own choice differs by up to 7e-4. Any number of images may come at a
     time.
+
+    Raises:
+        ValueError: OpenVINO can't convert the network.
     """
     openvino = importlib.import_module("openvino")
     size, example = model.config.image_size, [torch.zeros(2, 3, model.config.image_size, model.config.image_size)]
@@ -47,7 +50,10 @@ def compile_openvino(model: LesionClassifier) -> Callable[[torch.Tensor, torch.T
         example.append(torch.zeros(2, len(METADATA_FEATURES)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit's, that it is deprecated: it is OpenVINO's way in
-        converted = openvino.convert_model(model.cpu().eval(), example_input=tuple(example))
+        try:
+            converted = openvino.convert_model(model.cpu().eval(), example_input=tuple(example))
+        except Exception as error:
+            raise ValueError(f"OpenVINO can't convert {model.config.arch}: say 'torch' as the runtime") from error
     shapes = [[-1, 3, size, size], [-1, len(METADATA_FEATURES)]][:len(example)]
     converted.reshape({i: openvino.PartialShape(shape) for i, shape in enumerate(shapes)})
     compiled = openvino.compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

@@ -86,7 +86,7 @@ def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False, 
         PapermillExecutionError: a notebook failed; its executed copy is in the runs folder.
         OSError: no space, no permission to write, or no such Dask scheduler.
     """
-    if dask:
+    if dask and "03_train_fold" in steps:
         _connect(dask).close()  # before anything else is done in vain
     with lock_folder(plan.runs_dir, timeout=5):
         _check_experiment(plan, steps if fresh else ())
@@ -140,14 +140,22 @@ def _execute_runs(runs: Mapping[str, Run], runs_dir: Path, n_workers: int, dask:
             _execute(run.step, runs_dir / f"{run.name}.ipynb", run.parameters)
             yield title
         return
+    if not runs:
+        return
     print("side by side: " + ", ".join(runs), flush=True)
     where = {"backend": "dask", "client": _connect(dask)} if dask else {"backend": "loky", "n_jobs": n_workers}
     with parallel_config(**where):
         done = Parallel(return_as="generator_unordered")(delayed(_execute_beside)(title, run, runs_dir)
                                                          for title, run in runs.items())
-        for title in done:
-            print(f"{title}: done", flush=True)
-            yield title
+        try:
+            for title in done:
+                print(f"{title}: done", flush=True)
+                yield title
+        except Exception as error:
+            if type(error).__name__ not in ("TerminatedWorkerError", "KilledWorker"):  # joblib's, Dask's
+                raise
+            raise OSError("a worker process died, most often for want of memory: fewer --workers, or a smaller "
+                          "BATCH_SIZE; the same command continues") from error
 
 
 def _connect(address: str) -> object:

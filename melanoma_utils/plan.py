@@ -100,7 +100,7 @@ def make_plan(given: Mapping[str, object], runs_dir: str | Path = "runs") -> Pla
 
     Raises:
         ValueError: a parameter is unknown to all notebooks, of another type than its default, or out of range.
-        FileNotFoundError: DATA_DIR or EXTERNAL_DIR does not exist.
+        FileNotFoundError: DATA_DIR, EXTERNAL_DIR or the folder of another experiment does not exist.
     """
     defaults = {step: read_notebook_defaults(ROOT / "notebooks" / f"{step}.ipynb") for step in STEPS}
     merged = {name: value for known in defaults.values() for name, value in known.items() if name != "FOLD"}
@@ -111,6 +111,12 @@ def make_plan(given: Mapping[str, object], runs_dir: str | Path = "runs") -> Pla
         raise ValueError(f"EXPERIMENT {p['EXPERIMENT']!r} is not a plain name for a folder (nor is 'stores')")
     if p["EXTERNAL_DIR"] and not Path(p["EXTERNAL_DIR"]).is_dir():
         raise FileNotFoundError(f"EXTERNAL_DIR {p['EXTERNAL_DIR']} does not exist")
+    for name in ("START_FROM", "FOLDS_FROM"):
+        if p[name] and not Path(p[name]).is_dir():
+            raise FileNotFoundError(f"{name} {p[name]} is not the folder of an experiment")
+    missing = [name for name in p["TEACHERS"] if not Path(p["OUTPUT_DIR"], name, "folds.csv").is_file()]
+    if missing:
+        raise FileNotFoundError(f"TEACHERS: there is no experiment {missing[0]!r} in {p['OUTPUT_DIR']}")
     if p["N_EXTERNAL"] and not p["EXTERNAL_DIR"]:
         raise ValueError(f"N_EXTERNAL is {p['N_EXTERNAL']}, but EXTERNAL_DIR names no external images: give it "
                          "(make: EXTERNAL=DIR), or N_EXTERNAL 0")

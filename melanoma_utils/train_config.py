@@ -42,7 +42,8 @@ class TrainConfig:
         seed: of weights, order and augmentation.
 
     Raises:
-        ValueError: a value is out of its range; names the parameter, the value and the range.
+        ValueError: a value is out of its range, or two contradict each other; names the parameter, the value and the
+            range.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -71,9 +72,14 @@ class TrainConfig:
                 raise ValueError(f"{name.upper()} {getattr(self, name)} is too small: wanted at least {low}")
         if not 0 < self.lr < 10 or not 0 <= self.weight_decay < 1:
             raise ValueError(f"LR {self.lr} is not in 0..10 or WEIGHT_DECAY {self.weight_decay} not in 0..1")
-        if self.start_image_size > self.model.image_size:
-            raise ValueError(f"START_IMAGE_SIZE {self.start_image_size} is larger than IMAGE_SIZE "
-                             f"{self.model.image_size}")
+        if self.start_image_size and not 16 <= self.start_image_size <= self.model.image_size:
+            raise ValueError(f"START_IMAGE_SIZE {self.start_image_size} is neither 0 (off) nor in 16..IMAGE_SIZE "
+                             f"({self.model.image_size})")
+        if self.has_monitor and (self.start_from or self.teachers):
+            raise ValueError("SCHEDULER 'plateau' and EARLY_STOPPING_PATIENCE watch a fold that START_FROM's models or "
+                             "TEACHERS were trained on: leave out the one or the other")
+        if self.n_pseudo and not self.teachers:
+            raise ValueError(f"N_PSEUDO is {self.n_pseudo}, but TEACHERS names no experiments that label test images")
         for name, choices in {"target": TARGETS, "optimizer": tuple(OPTIMIZERS), "scheduler": SCHEDULERS}.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name.upper()} {getattr(self, name)!r} is not one of {choices}")
@@ -84,12 +90,12 @@ class TrainConfig:
         return self.scheduler == "plateau" or self.early_stopping_patience > 0
 
     def size_of_epoch(self, epoch: int) -> int:
-        """Returns the side in pixels of the images trained on in an epoch (from 1), a multiple of 16 while it grows."""
+        """Returns the side in pixels of the images trained on in an epoch (from 1), while it grows in steps of 16."""
         last = self.model.image_size
         if not self.start_image_size or epoch > self.n_epochs * 2 / 3:
             return last
         size = self.start_image_size + (last - self.start_image_size) * (epoch - 1) / (self.n_epochs * 2 / 3)
-        return min(last, 16 * round(size / 16))
+        return min(last, max(self.start_image_size, 16 * round(size / 16)))
 
 
 def make_config(parameters: Mapping[str, object]) -> TrainConfig:

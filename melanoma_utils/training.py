@@ -3,6 +3,7 @@
 import hashlib
 import io
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch import nn
@@ -51,14 +54,15 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
 
     Returns:
         (model, history_df, seconds): the trained classifier; a row an epoch with the columns epoch (from 1), n_images
-        (trained on), lr, train_loss, valid_loss, valid_auc (and monitor_auc); the training time, that before a stop
-        included.
+        (trained on), lr, train_loss (with target "diagnosis" the other diagnoses' loss on top), valid_loss (the
+        melanoma's alone), valid_auc (and monitor_auc); the training time, that before a stop included.
 
     Raises:
         ValueError: the fold is out of range, a part of the images holds one class only, there are too few folds for a
             monitor, external images are wanted and absent, the loss is not finite, or partial_path holds the state of
             another training.
         MemoryError: a batch does not fit; tells which BATCH_SIZE to try.
+        KeyError: an image is not in the store.
     """
     train_df, valid_df, _ = split_by_fold(folds_df, fold)
     frames = {"train": train_df, "valid": valid_df}
@@ -99,8 +103,17 @@ def build_accelerator(device: str) -> Accelerator:
 
     Args:
         device: "cpu" or "cuda"; several processes share the GPUs of each machine among them.
+
+    Raises:
+        ValueError: it is another device, such as one GPU by number.
     """
-    return Accelerator(cpu=device == "cpu")
+    if "WORLD_SIZE" not in os.environ:
+        AcceleratorState._reset_state(reset_partial_state=True)  # else the first call decides for all later ones
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no")  # `autocast` sees to that
+    if accelerator.device.type != device:
+        raise ValueError(f"DEVICE {device!r} is wanted and training would be on {accelerator.device}: say 'cpu', "
+                         "'cuda', or choose GPUs with CUDA_VISIBLE_DEVICES")
+    return accelerator
 
 
 def predict_together(model: LesionClassifier, samples: Samples, accelerator: Accelerator,
@@ -173,6 +186,9 @@ def train_epoch(objective: Objective, samples: Samples, optimizer: torch.optim.O
             optimizer.step()
         after_step()
         total += mean_loss * len(part)
+    if world > 1:  # each process has counted the batch norms' mean and variance over its own images
+        for buffer in objective.buffers():
+            broadcast(buffer, from_process=0)
     return total / len(order)
 
 
@@ -225,6 +241,7 @@ class _Run:
         self.history: list[dict] = []
         self.seconds = 0.0
         self.best_state: dict | None = None
+        self.start_sha256: str | None = None
         self.pools = _make_pools(sources, samples["train"].targets, config)
         n_images, world = sum(n for _, n in self.pools), accelerator.num_processes
         self.n_batches = -(-n_images // config.batch_size)
@@ -235,7 +252,7 @@ class _Run:
         torch.manual_seed(_mix_seed(config.seed, fold, 0))
         self.model = build_model(config.model)
         if start is not None:
-            self.model.load_state_dict(start.state_dict())
+            self._load_start(start)
         if config.model.use_metadata:
             fit_metadata(self.model, samples["competition"])  # external patients are others, in sex, age and site
         self.objective = Objective(self.model, config.target, config.freeze_batch_norm)
@@ -245,6 +262,14 @@ class _Run:
         self.optimizer = OPTIMIZERS[config.optimizer](self.objective.parameters(), lr=config.lr,
                                                       weight_decay=config.weight_decay, **extra)
         self.scheduler = self._build_scheduler()
+
+    def _load_start(self, start: LesionClassifier) -> None:
+        try:
+            self.model.load_state_dict(start.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"the model to begin with is another network: {error}") from error
+        parameters = np.concatenate([p.detach().cpu().numpy().ravel() for p in start.parameters()])
+        self.start_sha256 = hashlib.sha256(parameters.tobytes()).hexdigest()
 
     def _build_scheduler(self):
         n_steps, schedulers = self.n_batches * self.config.n_epochs, torch.optim.lr_scheduler
@@ -340,7 +365,9 @@ class _Run:
         train = self.samples["train"]
         digest = hashlib.sha256(train.rows.tobytes() + train.targets.tobytes()).hexdigest()
         config = asdict(self.config) | {"model": describe_model(self.config.model)}
-        return {"config": config, "fold": self.fold, "train_sha256": digest, "store": self.store_identity}
+        optional = {"start_sha256": self.start_sha256, "n_processes": self.accelerator.num_processes}
+        return {"config": config, "fold": self.fold, "train_sha256": digest, "store": self.store_identity,
+                **{key: value for key, value in optional.items() if value not in (None, 1)}}
 
 
 def _mix_seed(seed: int, fold: int, epoch: int) -> int:

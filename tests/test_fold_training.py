@@ -70,7 +70,7 @@ def test_more_processes_than_gpus_are_refused(store, folds_df, tmp_path):
         run_fold(tmp_path, store, folds_df, 0, CONFIG, n_processes=9, log=quiet)
 
 
-def test_external_images_in_the_store_alone_are_refused(store, folds_df, tmp_path):
+def test_external_images_in_the_folds_alone_are_refused(store, folds_df, tmp_path):
     with pytest.raises(ValueError, match="want the same EXTERNAL_DIR"):
         run_fold(tmp_path, store, folds_df.assign(source="external"), 0, CONFIG, log=quiet)
 

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
@@ -39,6 +40,17 @@ def test_a_fold_that_fails_beside_others_is_one_clear_line(data_dir, tmp_path):
     assert re.search(r"^error: ValueError: .*lower LR", done.stderr, re.M)
 
 
+def wait_for(look, seconds=240):
+    """Returns what a function gives as soon as it finds its files whole."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return look()
+        except (OSError, ValueError):
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.05)
+
+
 @pytest.fixture
 def cluster(tmp_path):
     """Starts a Dask scheduler; gives its address and a function that starts a worker."""
@@ -61,15 +73,12 @@ def cluster(tmp_path):
 def test_a_worker_killed_in_a_fold_has_it_finished_by_another(finished, data_dir, tmp_path, cluster):
     file, start_worker = cluster
     workers = [start_worker(), start_worker()]
-    while not file.is_file():
-        assert workers[0].poll() is None
-    address = json.loads(file.read_text())["address"]
+    address = wait_for(lambda: json.loads(file.read_text())["address"])
     run_pipeline(*place(tmp_path, data_dir), "--steps", "01-02", "-p", "N_EPOCHS", "30")
     command = make_command(*place(tmp_path, data_dir), "-p", "N_EPOCHS", "30", "--dask", address)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as pipeline:
         partial_paths = [tmp_path / "output" / "tiny" / f"fold_{k}.partial.pt" for k in (0, 1)]
-        while not all(path.is_file() for path in partial_paths):
-            assert pipeline.poll() is None, pipeline.communicate()
+        wait_for(lambda: [path.stat() for path in partial_paths])
         workers[0].kill()
         stdout, stderr = pipeline.communicate()
     assert pipeline.returncode == 0, stderr

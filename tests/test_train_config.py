@@ -26,5 +26,15 @@ def test_the_images_grow_to_their_size_over_two_thirds_of_the_epochs():
     assert [config.size_of_epoch(epoch) for epoch in range(1, 10)] == [64, 80, 80, 96, 112, 112, 128, 128, 128]
     config = TrainConfig(model=ModelConfig(image_size=50), n_epochs=2)
     assert [config.size_of_epoch(epoch) for epoch in (1, 2)] == [50, 50]
-    with pytest.raises(ValueError, match="START_IMAGE_SIZE 64 is larger than IMAGE_SIZE 50"):
+    with pytest.raises(ValueError, match=r"START_IMAGE_SIZE 64 is neither 0 \(off\) nor in 16..IMAGE_SIZE \(50\)"):
         TrainConfig(model=ModelConfig(image_size=50), start_image_size=64)
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"n_pseudo": 8}, "N_PSEUDO is 8, but TEACHERS names no experiments"),
+    ({"early_stopping_patience": 2, "start_from": "first"}, "watch a fold that START_FROM's models"),
+    ({"scheduler": "plateau", "teachers": ("a",)}, "watch a fold that START_FROM's models or TEACHERS"),
+])
+def test_values_that_contradict_each_other_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**values)

@@ -233,5 +233,5 @@ def test_values_out_of_range_are_named(name, value):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 def test_training_on_a_gpu(store, folds_df, tmp_path):
     model, history_df, _ = train_fold(store, folds_df, 0, replace(CONFIG, precision="bf16"), tmp_path / "p.pt",
-                                      device="cuda", log=quiet)
+                                      accelerator=training.build_accelerator("cuda"), log=quiet)
     assert np.isfinite(history_df["valid_auc"]).all() and next(model.parameters()).is_cuda
