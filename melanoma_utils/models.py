@@ -86,7 +86,11 @@ class LesionClassifier(nn.Module):
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """Returns the backbone's (N, C) features of (N, 3, H, W) float32 RGB images in 0..1."""
-        return self.backbone(normalize(images.flip(1) if self.is_bgr else images, self.mean, self.std))
+        return self.backbone(self.standardize(images))
+
+    def standardize(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns (N, 3, H, W) float32 RGB images in 0..1 as the backbone wants them."""
+        return normalize(images.flip(1) if self.is_bgr else images, self.mean, self.std)
 
     def score(self, features: torch.Tensor, metadata: torch.Tensor | None = None) -> torch.Tensor:
         """Returns (N,) logits of (N, C) features and, for a model that uses it, (N, 12) metadata; raises like

@@ -1,10 +1,13 @@
 """What a training minimises: the melanoma's loss, and that of the other diagnoses where they are known."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
+from melanoma_utils.freezing import fold_batch_norms
 from melanoma_utils.models import LesionClassifier
 
 TARGETS = ("melanoma", "diagnosis")
@@ -35,17 +38,18 @@ class Objective(nn.Module):
     teach what they can, and the melanoma's logit means the same with either target.
     """
 
-    def __init__(self, model: LesionClassifier, target: str = "melanoma", freeze_batch_norm: bool = False):
+    def __init__(self, model: LesionClassifier, target: str = "melanoma",
+                 frozen_batch_norms: Sequence[nn.Module] = ()):
         super().__init__()
-        self.model, self.freeze_batch_norm = model, freeze_batch_norm
+        self.model, self.frozen_batch_norms = model, list(frozen_batch_norms)
+        self.backbone = fold_batch_norms(model.backbone, self.frozen_batch_norms)  # the same parameters
         self.classes = nn.Linear(model.head.in_features, len(CLASSES)) if target == "diagnosis" else None
 
     def train(self, mode: bool = True) -> "Objective":
         """Switches to training, or back; frozen batch norms keep the mean and variance that they came with."""
         super().train(mode)
-        for module in self.modules() if self.freeze_batch_norm else ():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+        for module in self.frozen_batch_norms:
+            module.eval()
         return self
 
     def forward(self, images: torch.Tensor, metadata: torch.Tensor | None, targets: torch.Tensor,
@@ -60,7 +64,7 @@ class Objective(nn.Module):
         Raises:
             ValueError: the model uses metadata and none is given.
         """
-        features = self.model.dropout(self.model.embed(images))  # (B, C)
+        features = self.model.dropout(self.backbone(self.model.standardize(images)))  # (B, C)
         logits = self.model.score(features, metadata)  # (B,)
         loss = nn.functional.binary_cross_entropy_with_logits(logits, targets)
         if self.classes is None:

@@ -38,6 +38,9 @@ class TrainConfig:
         start_image_size: side in pixels of the images in the first epochs; it grows over two thirds of them to that of
             the model, see `size_of_epoch`; 0 = always that of the model.
         freeze_batch_norm: keep the batch norms' mean and variance as the weights brought them.
+        n_frozen_layers: keep so many of the first convolutions as the weights brought them, with their batch norms.
+        n_averaged_epochs: the model is the mean of the weights after each of so many last epochs (Izmailov et al. 2018,
+            arXiv 1803.05407); 0 = the last epoch's. Makes sense with scheduler "none".
         precision: "fp32" or "bf16".
         seed: of weights, order and augmentation.
 
@@ -62,12 +65,15 @@ class TrainConfig:
     n_pseudo: int = 0
     start_image_size: int = 0
     freeze_batch_norm: bool = False
+    n_frozen_layers: int = 0
+    n_averaged_epochs: int = 0
     precision: str = "fp32"
     seed: int = 0
 
     def __post_init__(self):
         for name, low in {"n_epochs": 1, "batch_size": 2, "early_stopping_patience": 0, "n_external": 0,
-                          "n_pseudo": 0, "start_image_size": 0, "seed": 0}.items():
+                          "n_pseudo": 0, "start_image_size": 0, "n_frozen_layers": 0, "n_averaged_epochs": 0,
+                          "seed": 0}.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name.upper()} {getattr(self, name)} is too small: wanted at least {low}")
         if not 0 < self.lr < 10 or not 0 <= self.weight_decay < 1:
@@ -78,6 +84,10 @@ class TrainConfig:
         if self.has_monitor and (self.start_from or self.teachers):
             raise ValueError("SCHEDULER 'plateau' and EARLY_STOPPING_PATIENCE watch a fold that START_FROM's models or "
                              "TEACHERS were trained on: leave out the one or the other")
+        if self.n_averaged_epochs > self.n_epochs or (self.n_averaged_epochs and self.has_monitor):
+            raise ValueError(f"N_AVERAGED_EPOCHS {self.n_averaged_epochs} is more than N_EPOCHS {self.n_epochs}, or an "
+                             "AUC picks the best epoch (SCHEDULER 'plateau', EARLY_STOPPING_PATIENCE): leave out the "
+                             "one or the other")
         if self.n_pseudo and not self.teachers:
             raise ValueError(f"N_PSEUDO is {self.n_pseudo}, but TEACHERS names no experiments that label test images")
         for name, choices in {"target": TARGETS, "optimizer": tuple(OPTIMIZERS), "scheduler": SCHEDULERS}.items():

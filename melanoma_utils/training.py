@@ -22,6 +22,7 @@ from torch import nn
 
 from melanoma_utils.files import write_bytes
 from melanoma_utils.folds import split_by_fold
+from melanoma_utils.freezing import BATCH_NORM, freeze_layers
 from melanoma_utils.image_store import ImageStore
 from melanoma_utils.inference import Samples, autocast, predict_logits, select_samples
 from melanoma_utils.models import LesionClassifier, build_model, describe_model
@@ -59,8 +60,8 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
 
     Raises:
         ValueError: the fold is out of range, a part of the images holds one class only, there are too few folds for a
-            monitor, external images are wanted and absent, the loss is not finite, or partial_path holds the state of
-            another training.
+            monitor, external images are wanted and absent, the loss or the gradient is not finite, or partial_path
+            holds the state of another training.
         MemoryError: a batch does not fit; tells which BATCH_SIZE to try.
         KeyError: an image is not in the store.
     """
@@ -162,7 +163,7 @@ def train_epoch(objective: Objective, samples: Samples, optimizer: torch.optim.O
         precision: "fp32" or "bf16".
 
     Raises:
-        ValueError: the loss is not finite.
+        ValueError: the loss or the gradient is not finite.
         MemoryError: a batch does not fit; tells which BATCH_SIZE to try.
     """
     objective.train()
@@ -178,11 +179,11 @@ def train_epoch(objective: Objective, samples: Samples, optimizer: torch.optim.O
             with autocast(device, precision):
                 loss = objective(images, metadata, targets, diagnoses) * (len(own) * world / len(part))
             mean_loss = accelerator.reduce(loss.detach(), "mean").item()  # over the batch of all processes
-            if not math.isfinite(mean_loss):
-                raise ValueError(f"the loss is {mean_loss} in step {step + 1} of {n_batches}: lower LR "
-                                 f"{optimizer.param_groups[0]['lr']:.2g}, or use PRECISION='fp32'")
+            _check_finite("loss", mean_loss, optimizer, f"step {step + 1} of {n_batches}")
             optimizer.zero_grad(set_to_none=True)
             accelerator.backward(loss)
+            norm = nn.utils.get_total_norm([p.grad for p in objective.parameters() if p.grad is not None]).item()
+            _check_finite("gradient", norm, optimizer, f"step {step + 1} of {n_batches}")
             optimizer.step()
         after_step()
         total += mean_loss * len(part)
@@ -190,6 +191,12 @@ def train_epoch(objective: Objective, samples: Samples, optimizer: torch.optim.O
         for buffer in objective.buffers():
             broadcast(buffer, from_process=0)
     return total / len(order)
+
+
+def _check_finite(name: str, value: float, optimizer: torch.optim.Optimizer, step: str) -> None:
+    if not math.isfinite(value):
+        raise ValueError(f"the {name} is {value} in {step}: lower LR {optimizer.param_groups[0]['lr']:.2g}, or use "
+                         "PRECISION='fp32'")
 
 
 @contextmanager
@@ -240,7 +247,7 @@ class _Run:
         self.store_identity = store_identity
         self.history: list[dict] = []
         self.seconds = 0.0
-        self.best_state: dict | None = None
+        self.best_state: dict | None = None  # of the best epoch, or the mean of the last ones
         self.start_sha256: str | None = None
         self.pools = _make_pools(sources, samples["train"].targets, config)
         n_images, world = sum(n for _, n in self.pools), accelerator.num_processes
@@ -255,7 +262,10 @@ class _Run:
             self._load_start(start)
         if config.model.use_metadata:
             fit_metadata(self.model, samples["competition"])  # external patients are others, in sex, age and site
-        self.objective = Objective(self.model, config.target, config.freeze_batch_norm)
+        frozen = freeze_layers(self.model.backbone, config.n_frozen_layers)
+        if config.freeze_batch_norm:
+            frozen = [module for module in self.model.modules() if isinstance(module, BATCH_NORM)]
+        self.objective = Objective(self.model, config.target, frozen)
         self.objective.to(memory_format=torch.channels_last)
         self.prepared = accelerator.prepare(self.objective)  # on its device; its gradients are those of all processes
         extra = {"momentum": 0.9} if config.optimizer == "sgd" else {}
@@ -306,9 +316,14 @@ class _Run:
         if config.has_monitor:
             row["monitor_auc"] = self._score("monitor")[1]
             if row["monitor_auc"] > max((r["monitor_auc"] for r in self.history), default=-1):
-                self.best_state = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
+                self.best_state = self._copy_state()
             if config.scheduler == "plateau":
                 self.scheduler.step(row["monitor_auc"])
+        n_averaged = epoch - (config.n_epochs - config.n_averaged_epochs)
+        if config.n_averaged_epochs and n_averaged > 0:
+            state = self._copy_state()
+            self.best_state = {k: v + (state[k] - v) / n_averaged if v.is_floating_point() else state[k]
+                               for k, v in (self.best_state or state).items()}
         self.history.append(row)
         seconds = time.perf_counter() - start
         self.seconds += seconds
@@ -323,8 +338,11 @@ class _Run:
                                                               torch.from_numpy(samples.targets))
         return loss.item(), float(roc_auc_score(samples.targets, logits))
 
+    def _copy_state(self) -> dict:
+        return {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
+
     def pick_model(self) -> LesionClassifier:
-        """Returns the model of the last epoch, or with a monitor that of its best one."""
+        """Returns the model of the last epoch, with a monitor that of its best one, or the mean of the last ones."""
         if self.best_state is not None:
             self.model.load_state_dict(self.best_state)
         return self.model.eval()

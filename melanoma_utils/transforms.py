@@ -22,6 +22,7 @@ class AugmentConfig:
         scale_min, scale_max: zoom by a factor between these, 0.25..4; above 1 crops.
         brightness: multiply by 1 +- up to this, 0..1.
         contrast: the same for the distance from the image's mean grey, 0..1.
+        color: the same for red, green and blue, each by its own factor, 0..1.
     """
 
     flip: bool = True
@@ -31,10 +32,11 @@ class AugmentConfig:
     scale_max: float = 1.3
     brightness: float = 0.2
     contrast: float = 0.2
+    color: float = 0.0
 
     def __post_init__(self):
         limits = {"rotation": (0, 180), "shift": (0, 0.5), "scale_min": (0.25, 4), "scale_max": (self.scale_min, 4),
-                  "brightness": (0, 1), "contrast": (0, 1)}
+                  "brightness": (0, 1), "contrast": (0, 1), "color": (0, 1)}
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name.upper()} {getattr(self, name)} is not in {low}..{high}")
@@ -75,10 +77,16 @@ def build_augmentation(config: AugmentConfig) -> Callable[[torch.Tensor], torch.
                                     scale=(config.scale_min, config.scale_max), padding_mode="reflection", p=1.0))
     if config.brightness or config.contrast:
         steps.append(K.ColorJitter(config.brightness, config.contrast, p=1.0))
-    if not steps:
-        return lambda images: images
-    augmentation = K.AugmentationSequential(*steps, data_keys=["input"])
-    return lambda images: augmentation(images).contiguous(memory_format=torch.channels_last)
+    augmentation = K.AugmentationSequential(*steps, data_keys=["input"]) if steps else nn.Identity()
+
+    def augment(images: torch.Tensor) -> torch.Tensor:
+        images = augmentation(images)
+        if config.color:
+            change = torch.empty(len(images), 3, 1, 1, device=images.device).uniform_(-config.color, config.color)
+            images = (images * (1 + change)).clamp(0, 1)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    return augment
 
 
 def make_tta_views(images: torch.Tensor, n_views: int) -> list[torch.Tensor]:

@@ -41,9 +41,12 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("scheduler", ["one_cycle", "cosine", "plateau", "none"])
-def test_killed_in_an_epoch_it_continues_to_the_same_bits(store, folds_df, tmp_path, monkeypatch, scheduler):
-    config = replace(CONFIG, scheduler=scheduler, early_stopping_patience=2 if scheduler == "plateau" else 0)
+@pytest.mark.parametrize(("scheduler", "n_averaged_epochs"), [("one_cycle", 0), ("cosine", 0), ("plateau", 0),
+                                                              ("none", 3)])
+def test_killed_in_an_epoch_it_continues_to_the_same_bits(store, folds_df, tmp_path, monkeypatch, scheduler,
+                                                          n_averaged_epochs):
+    config = replace(CONFIG, scheduler=scheduler, early_stopping_patience=2 if scheduler == "plateau" else 0,
+                     n_averaged_epochs=n_averaged_epochs)
     whole, whole_df, _ = train_fold(store, folds_df, 0, config, tmp_path / "whole.pt", log=quiet)
     train_epoch, calls = training.train_epoch, []
 
@@ -62,6 +65,30 @@ def test_killed_in_an_epoch_it_continues_to_the_same_bits(store, folds_df, tmp_p
     model, history_df, _ = train_fold(store, folds_df, 0, config, tmp_path / "killed.pt", log=lines.append)
     assert any("continues after epoch 1 of 3" in line for line in lines)
     assert states_equal(whole, model) and history_df.equals(whole_df)
+
+
+def test_the_weights_of_the_last_epochs_are_averaged(store, folds_df, tmp_path):
+    config = replace(CONFIG, scheduler="none", n_averaged_epochs=2)
+    averaged, _, _ = train_fold(store, folds_df, 0, config, tmp_path / "a.pt", log=quiet)
+    second, third = (train_fold(store, folds_df, 0, replace(CONFIG, scheduler="none", n_epochs=n), tmp_path / f"{n}.pt",
+                                log=quiet)[0] for n in (2, 3))
+    for mine, *both in zip(averaged.state_dict().values(), second.state_dict().values(), third.state_dict().values(),
+                           strict=True):
+        if mine.is_floating_point():
+            torch.testing.assert_close(mine, torch.stack(both).mean(0))
+    assert not states_equal(averaged, third)
+
+
+def test_frozen_layers_stay_and_the_others_learn(store, folds_df, tmp_path):
+    trained = []
+    for n_epochs in (1, 2):
+        config = replace(CONFIG, n_frozen_layers=1, n_epochs=n_epochs)
+        trained.append(train_fold(store, folds_df, 0, config, tmp_path / f"{n_epochs}.pt", log=quiet)[0].state_dict())
+    names = [name for name, values in trained[0].items() if values.is_floating_point()]
+    same = {name for name in names if torch.equal(trained[0][name], trained[1][name])} - {"mean", "std"}
+    first = next(name.rpartition(".")[0] for name in names if name.startswith("backbone."))
+    assert f"{first}.weight" in same and "head.weight" not in same
+    assert len(same) == 5  # of one convolution and its batch norm
 
 
 def test_the_seed_decides_the_weights(store, folds_df, tmp_path):
@@ -171,6 +198,20 @@ def test_a_loss_that_is_not_finite_is_loud_and_keeps_the_last_good_state(store, 
         assert len(state["history"]) == len(lines) and np.isfinite(state["history"][-1]["train_loss"])
 
 
+def test_a_gradient_that_is_not_finite_is_loud(store, folds_df, tmp_path, monkeypatch):
+    forward = training.Objective.forward
+
+    def explode(self, *arguments):
+        loss = forward(self, *arguments)
+        loss.register_hook(lambda gradient: gradient * float("inf"))
+        return loss
+
+    monkeypatch.setattr(training.Objective, "forward", explode)
+    with pytest.raises(ValueError, match=r"the gradient is (inf|nan) in step 1 of \d+: lower LR"):
+        train_fold(store, folds_df, 0, CONFIG, tmp_path / "p.pt", log=quiet)
+    assert not (tmp_path / "p.pt").exists()
+
+
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"),
                                    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")])
 def test_too_little_memory_says_which_batch_size_to_try(store, folds_df, tmp_path, monkeypatch, error):
@@ -223,7 +264,8 @@ def test_a_ragged_last_batch_is_spread(store, folds_df, tmp_path):
 
 @pytest.mark.parametrize(("name", "value"), [("n_epochs", 0), ("batch_size", 1), ("lr", 0.0), ("optimizer", "lion"),
                                              ("scheduler", "step"), ("n_external", -1),
-                                             ("early_stopping_patience", -1)])
+                                             ("early_stopping_patience", -1), ("n_frozen_layers", -1),
+                                             ("n_averaged_epochs", 11)])
 def test_values_out_of_range_are_named(name, value):
     with pytest.raises(ValueError, match=rf"{name.upper()} '?{value}"):
         TrainConfig(**{name: value})

@@ -45,7 +45,17 @@ def test_augmentation_off_changes_nothing():
     assert torch.equal(build_augmentation(off)(x), x)
 
 
-@pytest.mark.parametrize(("name", "value"), [("rotation", 181), ("shift", -0.1), ("brightness", 2), ("scale_max", 0.5)])
+def test_color_changes_each_channel_by_its_own_factor():
+    off = AugmentConfig(flip=False, rotation=0, shift=0, scale_min=1, scale_max=1, brightness=0, contrast=0, color=0.2)
+    x = torch.full((50, 3, 4, 4), 0.5)
+    y = build_augmentation(off)(x)
+    factors = y[:, :, 0, 0] / 0.5  # (50, 3)
+    assert torch.allclose(y, factors[:, :, None, None] * 0.5) and ((factors > 0.8) & (factors < 1.2)).all()
+    assert (factors.std(0) > 0.05).all() and abs(torch.corrcoef(factors.T)[0, 1]) < 0.5
+
+
+@pytest.mark.parametrize(("name", "value"), [("color", 1.5), ("rotation", 181), ("shift", -0.1), ("brightness", 2),
+                                             ("scale_max", 0.5)])
 def test_values_out_of_range_are_named(name, value):
     with pytest.raises(ValueError, match=f"{name.upper()} {value} is not in"):
         AugmentConfig(**{name: value})
