@@ -1,6 +1,5 @@
 """The files in an experiment's folder: their names, what is finished, tables of all folds."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from melanoma_utils.files import find_differences, hash_file, read_json, write_csv, write_json
+from melanoma_utils.files import find_differences, hash_file, hash_table, read_json, write_csv, write_json
 from melanoma_utils.folds import read_folds
 from melanoma_utils.image_store import ImageStore, check_made_alike
 from melanoma_utils.inference import predict_logits, select_samples
@@ -34,14 +33,16 @@ def partial_path(experiment_dir: str | Path, fold: int) -> Path:
 
 
 def describe_training(config: TrainConfig, fold: int, folds_path: str | Path, store: ImageStore,
-                      tta_views: int, pseudo_df: pd.DataFrame | None = None) -> dict:
+                      tta_views: int, pseudo_df: pd.DataFrame | None = None,
+                      metadata_df: pd.DataFrame | None = None) -> dict:
     """Returns all that decides a fold's result, as it is kept inside the checkpoint (JSON types only)."""
-    pseudo = {} if pseudo_df is None else {"pseudo_labels_sha256": _hash_table(pseudo_df[["image_name", "target"]])}
+    tables = {} if pseudo_df is None else {"pseudo_labels_sha256": hash_table(pseudo_df[["image_name", "target"]])}
+    tables |= {} if metadata_df is None else {"metadata_sha256": hash_table(metadata_df)}
     train = {key: value for key, value in asdict(config).items() if key != "model"}
     weights = Path(config.model.weights)
     return {"model": describe_model(config.model), "weights_sha256": hash_file(weights) if weights.is_file() else None,
             "train": train, "fold": fold, "tta_views": tta_views, "folds_sha256": hash_file(folds_path),
-            "store": store.identity, **pseudo}
+            "store": store.identity, **tables}
 
 
 def is_trained(experiment_dir: str | Path, description: dict) -> bool:
@@ -166,7 +167,7 @@ def predict_test_fold(experiment_dir: str | Path, fold: int, store: ImageStore, 
     """
     csv_path = Path(experiment_dir) / f"test_fold_{fold}.csv"
     made_from = {"checkpoint_sha256": hash_file(checkpoint_path(experiment_dir, fold)), "store": store.identity,
-                 "tta_views": tta_views, "precision": precision, "test_sha256": _hash_table(test_df),
+                 "tta_views": tta_views, "precision": precision, "test_sha256": hash_table(test_df),
                  **({"runtime": "openvino"} if use_openvino else {})}
     if csv_path.is_file() and _matches(csv_path.with_suffix(".json"), made_from):
         log(f"fold {fold}: predicted already")
@@ -209,10 +210,6 @@ def read_test_fold(experiment_dir: str | Path, fold: int) -> pd.DataFrame:
 
 def _matches(path: Path, made_from: dict) -> bool:
     return path.is_file() and read_json(path) == made_from
-
-
-def _hash_table(df: pd.DataFrame) -> str:
-    return hashlib.sha256(df.to_csv(index=False).encode()).hexdigest()
 
 
 def _read_predictions(path: Path) -> pd.DataFrame:

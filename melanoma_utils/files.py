@@ -84,6 +84,11 @@ def hash_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def hash_table(df: pd.DataFrame) -> str:
+    """Returns the SHA-256 of a table, as it would be written to a CSV file, as 64 hexadecimal digits."""
+    return hashlib.sha256(df.to_csv(index=False).encode()).hexdigest()
+
+
 @contextmanager
 def lock_folder(folder: str | Path, timeout: float = 30, name: str = "") -> Iterator[None]:
     """Holds a folder, or a named part of it, for one writer; the lock ends with the process, however it ends.
