@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from melanoma_utils.files import find_differences, hash_file, hash_table, read_json, write_csv, write_json
@@ -119,8 +120,7 @@ def read_oof(experiment_dir: str | Path, folds_df: pd.DataFrame, folds: list[int
         return expected_df.assign(logit=[])
     oof_df = read_fold_predictions(experiment_dir, folds, source)
     expected, predicted = (set(zip(df["image_name"], df["fold"], strict=True)) for df in (expected_df, oof_df))
-    repeated = oof_df["image_name"][oof_df["image_name"].duplicated()]
-    bad = [name for name, _ in sorted(expected ^ predicted)] + repeated.tolist()
+    bad = [name for name, _ in sorted(expected ^ predicted)]
     if bad:
         raise ValueError(f"the predictions in {experiment_dir} do not match folds.csv for {len(bad)} images, first "
                          f"{bad[0]}: train again with another EXPERIMENT")
@@ -133,10 +133,13 @@ def read_fold_predictions(experiment_dir: str | Path, folds: list[int], source: 
 
     Raises:
         FileNotFoundError: those of a fold are not there.
+        ValueError: an image is predicted twice, or a logit is not a finite number.
     """
     name = {"competition": "oof", "external": "external_oof"}[source]
-    return pd.concat([_read_predictions(Path(experiment_dir) / f"{name}_fold_{fold}.csv") for fold in folds],
-                     ignore_index=True)
+    oof_df = pd.concat([_read_predictions(Path(experiment_dir) / f"{name}_fold_{fold}.csv") for fold in folds],
+                       ignore_index=True)
+    _refuse(oof_df["image_name"][oof_df["image_name"].duplicated()], "images are predicted twice", experiment_dir)
+    return oof_df
 
 
 def read_history(experiment_dir: str | Path, folds: list[int]) -> pd.DataFrame:
@@ -201,6 +204,7 @@ def read_test_fold(experiment_dir: str | Path, fold: int) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: it has not predicted them.
+        ValueError: an image is predicted twice, or a logit is not a finite number.
     """
     path = Path(experiment_dir) / f"test_fold_{fold}.csv"
     if not path.is_file():
@@ -215,4 +219,15 @@ def _matches(path: Path, made_from: dict) -> bool:
 def _read_predictions(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run 03_train_fold for this fold again")
-    return pd.read_csv(path, dtype={"image_name": str})
+    df = pd.read_csv(path, dtype={"image_name": str, "patient_id": str})
+    missing = {"image_name", "logit"} - set(df)
+    if missing:
+        raise ValueError(f"{path}: column {min(missing)!r} is missing; met {list(df.columns)}")
+    _refuse(df["image_name"][~np.isfinite(pd.to_numeric(df["logit"], errors="coerce"))], "logits are not finite", path)
+    _refuse(df["image_name"][df["image_name"].duplicated()], "images are predicted twice", path)
+    return df
+
+
+def _refuse(names: pd.Series, what: str, where: str | Path) -> None:
+    if len(names):
+        raise ValueError(f"{where}: {len(names)} {what}, first {names.iloc[0]}: the file was changed, or is damaged")

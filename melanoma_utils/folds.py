@@ -25,12 +25,17 @@ def create_folds(train_df: pd.DataFrame, n_folds: int = 10, strategy: str = "pat
         source: one of `SOURCES`; external rows have folds of their own, and are never scored with the competition's.
 
     Raises:
-        ValueError: the strategy or the source is unknown, n_folds is out of range, or a fold would hold one class only.
+        ValueError: the strategy or the source is unknown, a patient_id is missing, n_folds is out of range, or a fold
+            would hold one class only.
     """
     if strategy not in FOLD_STRATEGIES:
         raise ValueError(f"FOLD_STRATEGY {strategy!r} is not one of {FOLD_STRATEGIES}")
     if source not in SOURCES:
         raise ValueError(f"the source {source!r} is not one of {SOURCES}")
+    nobodys = train_df["image_name"][train_df["patient_id"].isna()]
+    if len(nobodys):
+        raise ValueError(f"patient_id is missing for {len(nobodys)} of {len(train_df)} {source} images, first "
+                         f"{nobodys.iloc[0]}: where nobody knows the patient, give the image's own name")
     n_melanomas, n_patients = int(train_df["target"].sum()), train_df["patient_id"].nunique()
     most = min(n_melanomas, len(train_df) - n_melanomas, n_patients)
     if not 2 <= n_folds <= most:
@@ -97,7 +102,8 @@ def read_folds(path: str | Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: there is none yet.
-        ValueError: a column is missing.
+        ValueError: a column is missing, an image_name or patient_id empty, an image_name repeated, a target outside
+            {0, 1}, a fold no whole number, or one without images.
     """
     path = Path(path)
     if not path.is_file():
@@ -106,7 +112,24 @@ def read_folds(path: str | Path) -> pd.DataFrame:
     missing = {"image_name", "patient_id", "target", "fold"} - set(df)
     if missing:
         raise ValueError(f"{path}: column {min(missing)!r} is missing; met {list(df.columns)}")
+    _check_rows(path, df)
     return df if "source" in df else df.assign(source="competition")  # before there were external images
+
+
+def _check_rows(path: Path, df: pd.DataFrame) -> None:
+    """Raises ValueError where folds.csv was edited into something that no folds can be."""
+    fold = pd.to_numeric(df["fold"], errors="coerce")
+    for column, is_bad, what in (
+            ("image_name", df["image_name"].isna(), "is empty"), ("patient_id", df["patient_id"].isna(), "is empty"),
+            ("image_name", df["image_name"].duplicated(), "is repeated"),
+            ("target", ~df["target"].isin((0, 1)), "is not 0 or 1"),
+            ("fold", ~(fold >= 0) | (fold % 1 != 0), "is not 0, 1, 2, …")):
+        if is_bad.any():
+            raise ValueError(f"{path}: column {column!r} {what} in {is_bad.sum()} of {len(df)} rows, first in that of "
+                             f"{df['image_name'][is_bad].iloc[0]}: run 02_create_folds again")
+    if fold.nunique() != fold.max() + 1:
+        raise ValueError(f"{path}: {fold.nunique()} folds have images, the last one is fold {fold.max()}: run "
+                         "02_create_folds again")
 
 
 def split_by_fold(folds_df: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

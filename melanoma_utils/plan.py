@@ -22,7 +22,7 @@ ROOTS = {"INPUT_DIR": str(ROOT / "input"), "OUTPUT_DIR": str(ROOT / "output"),
 FREE = (*PATHS, "FOLD", "N_JOBS", "DEVICE", "MORE_IMAGE_SIZES")
 OF_STORES = ("EXTERNAL_DIR", "IMAGE_SIZE", "RESIZE_MODE", "CLEAN_STEPS")  # other ones have stores of their own
 LEAVES = {  # what each step leaves in the experiment's folder
-    "02_create_folds": ("folds.csv", "external_copies.csv"),
+    "02_create_folds": ("folds.csv", "duplicate_pairs.csv", "external_copies.csv"),
     "03_train_fold": ("fold_*.safetensors", "fold_*.partial.pt", "history_fold_*.csv", "oof_fold_*.csv",
                       "external_oof_fold_*.csv"),
     "04_evaluate_oof": ("metrics.json",),
@@ -85,8 +85,8 @@ class Plan:
             return [Run(f"{step}_{k}", step, known | {"FOLD": k}, (
                 *(folder / f"{name}_fold_{k}.csv" for name in names), folder / f"fold_{k}.safetensors")) for k in folds]
         outputs = {"01_resize_images": tuple(store_dir / "store.json" for store_dir in self.store_dirs),
-                   "02_create_folds": (folder / "folds.csv",), "04_evaluate_oof": (folder / "metrics.json",),
-                   "05_predict_test": (self.submission_path,)}
+                   "02_create_folds": (folder / "folds.csv", folder / "duplicate_pairs.csv"),
+                   "04_evaluate_oof": (folder / "metrics.json",), "05_predict_test": (self.submission_path,)}
         return [Run(step, step, known, outputs[step])]
 
 

@@ -2,6 +2,7 @@
 torchrun --nproc-per-node 2 -m melanoma_utils.train -f FILE.yaml -p FOLD 0, after the pipeline's --steps 01-02."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from melanoma_utils.fold_training import run_fold
 from melanoma_utils.folds import read_folds
 from melanoma_utils.image_store import open_training_store
 from melanoma_utils.inference import pick_device
+from melanoma_utils.leak_audit import check_folds
 from melanoma_utils.parameters import add_parameter_flags, read_parameters
 from melanoma_utils.plan import Plan, make_plan
 from melanoma_utils.pseudo_labels import read_pseudo_labels
@@ -22,12 +24,15 @@ def train(plan: Plan) -> None:
 
     Raises:
         FileNotFoundError: there are no folds or no image stores yet.
-        ValueError: FOLD is not given; or see `fold_training.run_fold`.
+        ValueError: FOLD is not given; folds.csv leaks, see `leak_audit.check_folds`; or see `fold_training.run_fold`.
     """
     p, folder = plan.parameters, plan.experiment_dir
     if "FOLD" not in p:
         raise ValueError("FOLD is not given: say which fold to leave out, e.g. -p FOLD 0")
     folds_df, config = read_folds(folder / "folds.csv"), make_config(p)
+    lines = check_folds(folder, folds_df, p["DATA_DIR"], p["FOLD_STRATEGY"])
+    if os.environ.get("RANK", "0") == "0":  # torchrun's: one process speaks for all
+        print(*lines, sep="\n", flush=True)
     store = open_training_store(p["STORE_DIR"] or Path(p["OUTPUT_DIR"], "stores"), p["DATA_DIR"], p["EXTERNAL_DIR"],
                                 p["IMAGE_SIZE"], p["RESIZE_MODE"], p["CLEAN_STEPS"], with_test=bool(config.teachers))
     pseudo_df = None

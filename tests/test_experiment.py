@@ -12,6 +12,7 @@ from melanoma_utils.experiment import (
     find_trained_folds,
     is_trained,
     predict_test_fold,
+    read_fold_predictions,
     read_oof,
     save_fold,
 )
@@ -107,14 +108,26 @@ def test_oof_is_joined_by_name_not_by_row(folder, folds_df):
     assert joined[oof_df["image_name"]].tolist() == oof_df["logit"].tolist()
 
 
-@pytest.mark.parametrize("change", [lambda df: df.iloc[1:], lambda df: df.assign(fold=1),
-                                    lambda df: df.assign(image_name=["x", *df["image_name"][1:]]),
-                                    lambda df: pd.concat([df, df.iloc[:1]])])
-def test_predictions_that_do_not_match_the_folds_are_refused(folder, folds_df, change):
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda df: df.iloc[1:], r"do not match folds\.csv for 1 images"),
+    (lambda df: df.assign(fold=1), r"do not match folds\.csv"),
+    (lambda df: df.assign(image_name=["x", *df["image_name"][1:]]), r"do not match folds\.csv for 2 images"),
+    (lambda df: pd.concat([df, df.iloc[:1]]), r"oof_fold_0\.csv: 1 images are predicted twice, first SYN_"),
+    (lambda df: df.assign(logit=[np.inf, *df["logit"][1:]]), r"oof_fold_0\.csv: 1 logits are not finite, first SYN_"),
+    (lambda df: df.drop(columns="logit"), r"oof_fold_0\.csv: column 'logit' is missing"),
+])
+def test_predictions_that_do_not_match_the_folds_are_refused(folder, folds_df, change, message):
     path = folder / "oof_fold_0.csv"
     change(pd.read_csv(path)).to_csv(path, index=False)
-    with pytest.raises(ValueError, match=r"do not match folds\.csv"):
+    with pytest.raises(ValueError, match=message):
         read_oof(folder, folds_df, [0, 2])
+
+
+def test_an_image_that_two_folds_predict_is_refused(folder):
+    df, other_df = (pd.read_csv(folder / f"oof_fold_{fold}.csv") for fold in (0, 2))
+    pd.concat([df, other_df.iloc[:3]]).to_csv(folder / "oof_fold_0.csv", index=False)
+    with pytest.raises(ValueError, match="3 images are predicted twice, first SYN_"):
+        read_fold_predictions(folder, [0, 2])
 
 
 def test_test_predictions_are_kept_and_follow_the_checkpoint(folder, test_store, data_dir, monkeypatch):

@@ -62,6 +62,35 @@ def test_impossible_numbers_of_folds_are_refused(data_dir, n_folds):
         create_folds(read_train(data_dir), n_folds)
 
 
+@pytest.mark.parametrize("strategy", ["patient", "image"])
+def test_an_image_of_nobody_is_refused(data_dir, strategy):
+    train_df = read_train(data_dir)
+    train_df.loc[[3, 5], "patient_id"] = None
+    with pytest.raises(ValueError, match=rf"patient_id is missing for 2 of 97 competition images, first "
+                                         rf"{train_df['image_name'][3]}"):
+        create_folds(train_df, 3, strategy)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"patient_id": None}, "column 'patient_id' is empty in 1 of 97 rows, first in that of NAME: run 02"),
+    ({"image_name": "OTHER"}, "column 'image_name' is repeated in 1 of 97 rows, first in that of OTHER"),
+    ({"image_name": None}, "column 'image_name' is empty"), ({"target": 2}, "column 'target' is not 0 or 1"),
+    ({"fold": -1}, "column 'fold' is not 0, 1, 2, …"), ({"fold": 0.5}, "column 'fold' is not 0, 1, 2, …"),
+    ({"fold": None}, "column 'fold' is not 0, 1, 2, …"), ({"fold": "x"}, "column 'fold' is not 0, 1, 2, …"),
+    ({"fold": 7}, "4 folds have images, the last one is fold 7"),
+])
+def test_folds_edited_into_something_else_are_refused(folds_df, tmp_path, change, message):
+    edited_df = folds_df.astype(object)
+    for column, value in change.items():
+        edited_df.loc[4, column] = folds_df["image_name"][2] if value == "OTHER" else value
+    edited_df.to_csv(tmp_path / "folds.csv", index=False)
+    names = {"NAME": folds_df["image_name"][4], "OTHER": folds_df["image_name"][2]}
+    for key, name in names.items():
+        message = message.replace(key, name)
+    with pytest.raises(ValueError, match=message):
+        read_folds(tmp_path / "folds.csv")
+
+
 def test_a_fold_of_one_class_is_refused():
     df = pd.DataFrame({"image_name": list("abcdef"), "patient_id": list("ppqqrr"), "target": [1, 1, 0, 0, 0, 0]})
     with pytest.raises(ValueError, match="would hold one class only"):

@@ -7,7 +7,15 @@ from PIL import Image, ImageEnhance
 
 from melanoma_utils.competition import find_images, read_train
 from melanoma_utils.images import load_resized
-from melanoma_utils.near_duplicates import HASH_SIZE, MAX_DISTANCE, find_copies, find_near_duplicates, hash_images
+from melanoma_utils.near_duplicates import (
+    COPY_DISTANCE,
+    HASH_SIZE,
+    MAX_DISTANCE,
+    find_copies,
+    find_near_duplicates,
+    find_pairs,
+    hash_images,
+)
 from melanoma_utils.store_building import build_store
 
 
@@ -46,6 +54,26 @@ def test_distances_are_counted_in_bits_over_chunks():
     assert find_near_duplicates(hashes, other, max_distance=17)["distance"].tolist() == [0, 7, 17]
 
 
+def test_all_pairs_within_a_set_are_found_once_whichever_bits_differ():
+    """Against the plain count, on hashes near each other so that many pairs are at the threshold."""
+    rng = np.random.default_rng(1)
+    hashes = (rng.random(HASH_SIZE**2) < 0.5) ^ (rng.random((300, HASH_SIZE**2)) < 0.035)
+    distance = (hashes[:, None] ^ hashes[None]).sum(2)
+    rows, other_rows = np.nonzero(np.triu(distance <= MAX_DISTANCE, 1))
+    assert 1000 < len(rows) < 44000
+    pairs = find_near_duplicates(hashes)
+    assert pairs.to_dict("list") == {"row": rows.tolist(), "other_row": other_rows.tolist(),
+                                     "distance": distance[rows, other_rows].tolist()}
+    both_ways = find_near_duplicates(hashes, hashes)
+    assert len(both_ways) == 2 * len(rows) + 300
+
+
+def test_a_store_of_black_images_does_not_fill_the_memory():
+    hashes = hash_images(np.zeros((4, 64, 64, 3), np.uint8))[[0] * 1500]
+    with pytest.raises(ValueError, match=r"more than 1,000,000 pairs of images look the same, among 1,500"):
+        find_near_duplicates(hashes)
+
+
 def test_no_images_have_no_duplicates():
     assert find_near_duplicates(hash_images(np.empty((0, 8, 8, 3), np.uint8)), np.ones((2, 256), bool)).empty
 
@@ -57,7 +85,8 @@ def test_copies_are_found_by_look_or_by_name(data_dir, tmp_path):
     sources = {"copy": paths[names[2]], names[4]: paths[names[9]], "new": paths[names[11]]}
     mine = build_store(sources, tmp_path / "mine", 64, n_jobs=1)
     wanted_df = pd.DataFrame({"image_name": [names[4], "copy"], "known_name": [names[4], names[2]], "distance": [0, 0]})
-    pd.testing.assert_frame_equal(find_copies(mine, [known]), wanted_df, check_dtype=False)
+    stores = {"train": known, "external": mine}
+    pd.testing.assert_frame_equal(find_copies(find_pairs(stores), stores), wanted_df, check_dtype=False)
 
 
 @pytest.mark.real
@@ -67,8 +96,7 @@ def test_the_official_duplicates_are_found_among_real_test_images(real_dir, tmp_
     names = sorted({*duplicates_df["ISIC_id"], *duplicates_df["ISIC_id_paired"]})
     paths = find_images(real_dir / "siim-isic-subset", "test", names)
     images = np.stack([load_resized(path, 128) for path in paths.values()])
-    hashes = hash_images(images)
-    pairs = find_near_duplicates(hashes, hashes)
-    found = {(names[a], names[b]) for a, b in zip(pairs["row"], pairs["other_row"], strict=True) if a != b}
-    wanted = set(zip(duplicates_df["ISIC_id"], duplicates_df["ISIC_id_paired"], strict=True))
-    assert len(wanted) == 107 and wanted <= found and len(found) <= 2 * 110
+    pairs = find_near_duplicates(hash_images(images))
+    found = {frozenset((names[a], names[b])) for a, b in zip(pairs["row"], pairs["other_row"], strict=True)}
+    wanted = set(map(frozenset, zip(duplicates_df["ISIC_id"], duplicates_df["ISIC_id_paired"], strict=True)))
+    assert len(wanted) == 107 and wanted <= found and len(found) <= 110 and pairs["distance"].max() <= COPY_DISTANCE
