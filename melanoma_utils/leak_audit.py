@@ -20,9 +20,10 @@ WORDS = {  # finding -> what was found, what to do
     "split_patients": ("patients or lesions are in several folds", AGAIN),
     "split_listed": ("pairs of the list of duplicates are in two folds", AGAIN),
     "split_copies": ("pairs of copies are in two folds",
-                     "name them in a list of duplicates (DUPLICATES_CSV), of which one a pair is dropped"),
+                     "add them to the list of duplicates (DUPLICATES_CSV), of which one a pair is dropped"),
     "split_external": ("pairs of external copies are in two folds", "the AUC on external images is too good by that"),
-    "alike": ("pairs look alike, in two folds or in training and test", "look at them; they are no sure copies"),
+    "alike": ("pairs look alike, in two folds or in training and test",
+              "look at them, for one photograph in two colours is such a pair"),
 }
 OF_FOLDS = ("split_patients", "split_listed", "split_copies")  # what FOLD_STRATEGY "image" is bound to leak
 NEVER_REFUSED = ("split_external", "alike")

@@ -11,10 +11,11 @@ from melanoma_utils.image_store import ImageStore
 
 HASH_SIZE = 16  # 256 bits
 # All 107 official duplicate pairs of SIIM-ISIC 2020's test set differ in at most 8 bits, at 64, 128, 192 and 224 px. Of
-# 190 million pairs of an image of it and another one of it, of 909 training images or of 10,008 of HAM10000, none of
-# different patients is nearer than 16 bits; the nearest ones look alike and are not the same.
-MAX_DISTANCE = 16
+# 190 million pairs of an image of it and another one of it, of 909 training images or of 10,008 of HAM10000, two of
+# different patients are within 24 bits: at 16 to 18 bits one photograph in two colours, at 18 bits two small moles.
 COPY_DISTANCE = 8  # up to here it is a copy
+MAX_DISTANCE = 16  # up to here an external image is dropped
+ALIKE_DISTANCE = 20  # up to here a pair is worth a look
 SURE_SIZE = 64  # pixels: the hash looks at 64 x 64 of them
 MAX_PAIRS = 1_000_000  # more are no finding
 CHUNK = 64  # rows compared with all others at a time
@@ -87,7 +88,7 @@ def find_pairs(stores: Mapping[str, ImageStore], duplicates_df: pd.DataFrame | N
 
     Returns:
         Columns `PAIR_COLUMNS`. kind is "listed" (in duplicates_df), "copy" (at most `COPY_DISTANCE` bits apart, in
-        images of at least `SURE_SIZE` px) or "alike" (another pair that is at most `MAX_DISTANCE` bits apart);
+        images of at least `SURE_SIZE` px) or "alike" (another pair that is at most `ALIKE_DISTANCE` bits apart);
         distance is missing where listed ones are further apart.
     """
     hashed = {split: _hash_store(store) for split, store in stores.items()}
@@ -95,7 +96,7 @@ def find_pairs(stores: Mapping[str, ImageStore], duplicates_df: pd.DataFrame | N
     for split, other_split in SEARCHED:
         if split in stores and other_split in stores:
             (names, hashes), (other_names, other_hashes) = hashed[split], hashed[other_split]
-            pairs = find_near_duplicates(hashes, None if split == other_split else other_hashes)
+            pairs = find_near_duplicates(hashes, None if split == other_split else other_hashes, ALIKE_DISTANCE)
             is_copy = (pairs["distance"] <= COPY_DISTANCE) & (stores[split].identity["image_size"] >= SURE_SIZE)
             parts.append(pd.DataFrame({
                 "image_name": names[pairs["row"]], "split": split, "other_name": other_names[pairs["other_row"]],
@@ -129,7 +130,7 @@ def _merge_pairs(pairs_df: pd.DataFrame) -> pd.DataFrame:
 
 
 def find_copies(pairs_df: pd.DataFrame, stores: Mapping[str, ImageStore]) -> pd.DataFrame:
-    """Returns the external images that the competition holds too, under the same name or as near-duplicates.
+    """Returns the external images that the competition holds too, under the same name or within `MAX_DISTANCE` bits.
 
     Args:
         pairs_df: of `find_pairs`.
@@ -138,8 +139,9 @@ def find_copies(pairs_df: pd.DataFrame, stores: Mapping[str, ImageStore]) -> pd.
     Returns:
         Columns image_name, known_name, distance (bits); sorted by image_name.
     """
-    is_copy = (pairs_df["split"] == "external") & (pairs_df["other_split"] != "external")
-    near_df = pairs_df[is_copy].rename(columns={"other_name": "known_name"})[["image_name", "known_name", "distance"]]
+    is_across = (pairs_df["split"] == "external") & (pairs_df["other_split"] != "external")
+    near_df = pairs_df[is_across & (pairs_df["distance"] <= MAX_DISTANCE)].rename(columns={"other_name": "known_name"})
+    near_df = near_df[["image_name", "known_name", "distance"]]
     known = {name for split in ("train", "test") if split in stores for name in stores[split].rows}
     shared = sorted(stores["external"].rows.keys() & known - set(near_df["image_name"]))
     shared_df = pd.DataFrame({"image_name": shared, "known_name": shared, "distance": 0})

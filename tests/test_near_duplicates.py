@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance
 
+from melanoma_utils import near_duplicates
 from melanoma_utils.competition import find_images, read_train
+from melanoma_utils.image_store import ImageStore
 from melanoma_utils.images import load_resized
 from melanoma_utils.near_duplicates import (
     COPY_DISTANCE,
@@ -87,6 +89,19 @@ def test_copies_are_found_by_look_or_by_name(data_dir, tmp_path):
     wanted_df = pd.DataFrame({"image_name": [names[4], "copy"], "known_name": [names[4], names[2]], "distance": [0, 0]})
     stores = {"train": known, "external": mine}
     pd.testing.assert_frame_equal(find_copies(find_pairs(stores), stores), wanted_df, check_dtype=False)
+
+
+def test_a_pair_worth_a_look_is_no_reason_to_drop_an_image(monkeypatch):
+    hashes = np.random.default_rng(0).random((2, HASH_SIZE**2)) < 0.5
+    shown = {n: hashes[0] ^ (np.arange(HASH_SIZE**2) < n) for n in (8, 9, 16, 17, 20, 21)}
+    stores = {"train": ImageStore(hashes[:1], {"known": 0}, {"image_size": 64}),
+              "external": ImageStore(np.stack(list(shown.values())), {str(n): i for i, n in enumerate(shown)},
+                                     {"image_size": 64})}
+    monkeypatch.setattr(near_duplicates, "hash_images", lambda images: images)
+    pairs_df = find_pairs(stores)
+    pairs_df = pairs_df[pairs_df["other_split"] == "train"].set_index("image_name")
+    assert pairs_df["kind"].to_dict() == {"8": "copy", "9": "alike", "16": "alike", "17": "alike", "20": "alike"}
+    assert find_copies(pairs_df.reset_index(), stores)["image_name"].tolist() == ["16", "8", "9"]
 
 
 @pytest.mark.real
