@@ -42,7 +42,7 @@ def test_parameter_files_hold_known_parameters(path):
 
 
 @pytest.mark.parametrize(("name", "written"), [
-    ("02_create_folds", ("folds.csv",)),
+    ("02_create_folds", ("folds.csv", "duplicate_pairs.csv")),
     ("03_train_fold_0", ("fold_0.safetensors", "oof_fold_0.csv", "history_fold_0.csv")),
 ])
 def test_nbval_finds_the_same_outputs_in_a_fresh_folder(finished, tmp_path, name, written):
@@ -56,7 +56,8 @@ def test_nbval_finds_the_same_outputs_in_a_fresh_folder(finished, tmp_path, name
     nbformat.write(notebook, tmp_path / "again.ipynb")
     if name.startswith("03"):
         (new / "tiny").mkdir(parents=True)
-        shutil.copy(old / "tiny" / "folds.csv", new / "tiny")
+        for file in ("folds.csv", "duplicate_pairs.csv"):
+            shutil.copy(old / "tiny" / file, new / "tiny")
     command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-cell-timeout=120", "-q", "-p", "no:cacheprovider",
                "--rootdir", tmp_path, tmp_path / "again.ipynb"]
     process = subprocess.run(command, capture_output=True, text=True)
