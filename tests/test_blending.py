@@ -48,6 +48,9 @@ def test_scores_are_joined_by_name(output_dir):
 def test_experiments_on_other_images_are_not_blended(output_dir):
     path = output_dir / "second" / "oof_fold_0.csv"
     df = pd.read_csv(path)
+    pd.concat([df, df.iloc[:2]]).to_csv(path, index=False)
+    with pytest.raises(ValueError, match=r"second/oof_fold_0\.csv: 2 images are predicted twice, first SYN_"):
+        blend_oof(output_dir, ["first", "second"])
     df.assign(image_name="x" + df["image_name"]).to_csv(path, index=False)
     with pytest.raises(ValueError, match=r"second and first differ in \d+ images or targets"):
         blend_oof(output_dir, ["first", "second"])

@@ -222,6 +222,20 @@ def test_listed_pairs_are_known_whether_they_look_alike_or_not():
     assert set(pairs_df["kind"]) == {"listed"} and pairs_df["split"].tolist() == ["train"] * 3
 
 
+@pytest.mark.real
+def test_the_real_tables_leak_nothing_by_patient_and_duplicates_by_image(real_dir):
+    train_df, test_df = read_train(real_dir / "metadata"), read_test(real_dir / "metadata")
+    duplicates_df = read_duplicates(real_dir / "metadata" / "2020_Challenge_duplicates.csv")
+    listed_df = duplicates_df[duplicates_df["partition"] == "train"]
+    pairs_df = make_pairs(*((one, "train", other, "train", "listed")
+                            for one, other in zip(listed_df["ISIC_id"], listed_df["ISIC_id_paired"], strict=True)))
+    assert len(pairs_df) == 425 and not audit(create_folds(train_df, 10), train_df, test_df, pairs_df)
+    unique_df = drop_duplicates(train_df, duplicates_df)
+    assert list(audit(create_folds(unique_df, 10, "image"), train_df, test_df, pairs_df)) == ["split_patients"]
+    findings = audit(create_folds(train_df, 10, "image"), train_df, test_df, pairs_df)
+    assert list(findings) == ["split_patients", "split_listed"] and len(findings["split_listed"]) > 300
+
+
 def run_step(capsys, *arguments):
     """Returns the status and the last line of a call of the pipeline in this process."""
     on_ctrl_c = signal.getsignal(signal.SIGINT)
