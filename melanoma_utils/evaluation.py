@@ -1,12 +1,15 @@
-"""ROC AUC with the interval that patients, not images, allow."""
+"""How well scores rank melanomas above benign lesions, with the intervals that patients, not images, allow."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
+from scipy.sparse import csr_array
+from sklearn.metrics import average_precision_score, roc_auc_score
 
-CHUNK = 100  # resamples computed at a time
+from melanoma_utils.bootstrap import check_scores, count_by_patient, draw_patients, take_interval
+
+MIN_TPR = 0.8  # of the partial AUC: the ISIC 2024 challenge's
 
 
 @dataclass(frozen=True)
@@ -21,13 +24,26 @@ class AucInterval:
         return f"{self.auc:.4f} ({self.low:.4f}–{self.high:.4f})"
 
 
+@dataclass(frozen=True)
+class RankedCounts:
+    """How many images each patient has at which rank; G is the number of different scores that melanomas have.
+
+    Attributes:
+        melanomas: (n_patients, G) melanomas with the g-th of these scores, in ascending order.
+        tied: (n_patients, G) benign images with just this score.
+        between: (n_patients, G + 1) benign images below it and above the one before; the last ones are above all.
+    """
+
+    melanomas: csr_array
+    tied: csr_array
+    between: csr_array
+
+
 def compute_auc_interval(targets: np.ndarray, scores: np.ndarray, patient_ids: np.ndarray, *, n_resamples: int = 2000,
                          level: float = 0.95, seed: int = 0) -> AucInterval:
-    """Returns the ROC AUC with a patient-clustered bootstrap interval.
+    """Returns the ROC AUC with a patient-clustered bootstrap interval (see `bootstrap.draw_patients`).
 
-    Patients are drawn with replacement, each with all images (the cluster bootstrap, Field & Welsh 2007,
-    doi 10.1111/j.1467-9868.2007.00593.x), because images of one patient are not independent. A resample without
-    both classes is left out.
+    A resample without both classes is left out.
 
     Args:
         targets: (N,) 0 or 1.
@@ -38,10 +54,10 @@ def compute_auc_interval(targets: np.ndarray, scores: np.ndarray, patient_ids: n
         seed: of the resamples.
 
     Raises:
-        ValueError: the lengths differ, there is one class only, a score is not finite, or n_resamples is
-            below 1.
+        ValueError: the lengths differ, there is one class only, a target is not 0 or 1, a score is not finite, a
+            patient_id is missing, or n_resamples is below 1.
     """
-    targets, scores, patients = _check_scores(targets, scores, patient_ids, n_resamples)
+    targets, scores, patients = check_scores(targets, scores, patient_ids, n_resamples)
     aucs = bootstrap_aucs(targets, scores, patients, n_resamples, np.random.default_rng(seed))
     low, high = np.quantile(aucs, [(1 - level) / 2, (1 + level) / 2])
     return AucInterval(float(roc_auc_score(targets, scores)), float(low), float(high))
@@ -61,8 +77,8 @@ def compute_auc_difference(targets: np.ndarray, scores: np.ndarray, other_scores
     Raises:
         ValueError: as `compute_auc_interval`, of either scores.
     """
-    targets, scores, patients = _check_scores(targets, scores, patient_ids, n_resamples)
-    _, other_scores, _ = _check_scores(targets, other_scores, patient_ids, n_resamples)
+    targets, scores, patients = check_scores(targets, scores, patient_ids, n_resamples)
+    _, other_scores, _ = check_scores(targets, other_scores, patient_ids, n_resamples)
     aucs, other_aucs = (bootstrap_aucs(targets, s, patients, n_resamples, np.random.default_rng(seed))
                         for s in (scores, other_scores))
     low, high = np.quantile(aucs - other_aucs, [(1 - level) / 2, (1 + level) / 2])
@@ -70,20 +86,41 @@ def compute_auc_difference(targets: np.ndarray, scores: np.ndarray, other_scores
     return AucInterval(float(difference), float(low), float(high))
 
 
-def _check_scores(targets: np.ndarray, scores: np.ndarray, patient_ids: np.ndarray,
-                  n_resamples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns targets, float64 scores and the patients' codes, all (N,), or raises ValueError."""
-    targets, scores = np.asarray(targets), np.asarray(scores, dtype=np.float64)
-    if not len(targets) == len(scores) == len(patient_ids):
-        raise ValueError(f"{len(targets)} targets, {len(scores)} scores and {len(patient_ids)} patient_ids differ in "
-                         "number")
-    if not np.isfinite(scores).all():
-        raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite")
-    if len(np.unique(targets)) != 2:
-        raise ValueError(f"an AUC needs both classes, met only target {np.unique(targets)}")
-    if n_resamples < 1:
-        raise ValueError(f"N_RESAMPLES {n_resamples} is too small: wanted at least 1")
-    return targets, scores, pd.factorize(np.asarray(patient_ids))[0]
+def compute_discrimination(targets: np.ndarray, scores: np.ndarray, patient_ids: np.ndarray, prevalence: float, *,
+                           n_resamples: int = 2000, level: float = 0.95, seed: int = 0) -> dict[str, AucInterval]:
+    """Returns several areas under curves, each with its interval over the same resamples of the patients.
+
+    - roc_auc: as `compute_auc_interval`.
+    - pr_auc: average precision, the area under the precision-recall curve in steps (scikit-learn's); a ranking by
+      chance has the share of melanomas, so it is no number to compare between data sets.
+    - pr_auc_at_prevalence: the same with the benign images weighted as if melanomas had the prevalence given.
+    - partial_auc: the area between the ROC curve and the line of sensitivity `MIN_TPR`, 0 to 0.2, by chance 0.02: the
+      metric of ISIC 2024 (github.com/ISIC-Research/Challenge-2024-Metrics, whose text says 88 % for the competition's
+      80 %; the idea: Jiang et al. 1996, doi 10.1148/radiology.201.3.8939225).
+
+    Args:
+        targets, scores, patient_ids, n_resamples, level, seed: see `compute_auc_interval`.
+        prevalence: share of melanomas, between 0 and 1.
+
+    Raises:
+        ValueError: as `compute_auc_interval`, or the prevalence is not between 0 and 1.
+    """
+    check_prevalence(prevalence)
+    targets, scores, patients = check_scores(targets, scores, patient_ids, n_resamples)
+    ranked = rank_images(targets, scores, patients)
+    chunks = draw_patients(patients.max() + 1, n_resamples, np.random.default_rng(seed))
+    values = np.concatenate([_measure(ranked, counts, prevalence) for counts in chunks])  # (n_resamples, 4)
+    everybody = _measure(ranked, np.ones((1, patients.max() + 1)), prevalence)[0]
+    low, high = take_interval(values, level)
+    exact = [roc_auc_score(targets, scores), average_precision_score(targets, scores), *everybody[2:]]
+    names = ("roc_auc", "pr_auc", "pr_auc_at_prevalence", "partial_auc")
+    return {name: AucInterval(float(exact[i]), float(low[i]), float(high[i])) for i, name in enumerate(names)}
+
+
+def check_prevalence(prevalence: float) -> None:
+    """Raises ValueError where a prevalence is not between 0 and 1."""
+    if not 0 < prevalence < 1:
+        raise ValueError(f"PREVALENCE {prevalence} is not between 0 and 1: it is a share, such as 0.0176 for 1.76 %")
 
 
 def bootstrap_aucs(targets: np.ndarray, scores: np.ndarray, patients: np.ndarray, n_resamples: int,
@@ -91,7 +128,7 @@ def bootstrap_aucs(targets: np.ndarray, scores: np.ndarray, patients: np.ndarray
     """Returns the AUCs of resamples of the patients, those without both classes left out.
 
     A resample is a weight for each patient (how often drawn), so an AUC is the weighted Mann-Whitney statistic over
-    images sorted once: the share of (melanoma, benign) pairs in the right order, ties counting half.
+    images ranked once: the share of (melanoma, benign) pairs in the right order, ties counting half.
 
     Args:
         targets: (N,) 0 or 1.
@@ -100,22 +137,71 @@ def bootstrap_aucs(targets: np.ndarray, scores: np.ndarray, patients: np.ndarray
         n_resamples: number of resamples.
         rng: random generator.
     """
-    order = np.argsort(scores, kind="stable")
-    patients, is_melanoma = patients[order], targets[order] == 1
-    first_of_tie = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # (G,) groups of equal scores
-    n_patients = patients.max() + 1
-    aucs = []
-    for start in range(0, n_resamples, CHUNK):
-        n = min(CHUNK, n_resamples - start)
-        counts = rng.multinomial(n_patients, np.full(n_patients, 1 / n_patients), size=n)  # (n, n_patients)
-        weights = counts[:, patients].astype(np.float64)  # (n, N)
-        melanoma = np.add.reduceat(weights * is_melanoma, first_of_tie, axis=1)  # (n, G)
-        benign = np.add.reduceat(weights * ~is_melanoma, first_of_tie, axis=1)  # (n, G)
-        below = np.cumsum(benign, axis=1) - benign / 2  # benign weight ranked lower, half of a tie
-        n_pairs = melanoma.sum(1) * benign.sum(1)
-        aucs.append((melanoma * below).sum(1) / np.where(n_pairs > 0, n_pairs, np.nan))
-    aucs = np.concatenate(aucs)
+    ranked = rank_images(targets, scores, patients)
+    aucs = np.concatenate([_roc_auc(*_weigh(ranked, counts))
+                           for counts in draw_patients(patients.max() + 1, n_resamples, rng)])
     return aucs[np.isfinite(aucs)]
+
+
+def rank_images(targets: np.ndarray, scores: np.ndarray, patients: np.ndarray) -> RankedCounts:
+    """Returns the images counted by patient and rank, all that a curve of any resample needs.
+
+    Args:
+        targets, scores, patients: see `bootstrap_aucs`.
+    """
+    is_melanoma = targets == 1
+    levels, melanoma_columns = np.unique(scores[is_melanoma], return_inverse=True)  # (G,)
+    benign_scores, benign_patients = scores[~is_melanoma], patients[~is_melanoma]
+    columns = np.searchsorted(levels, benign_scores)
+    is_tied = levels[np.minimum(columns, len(levels) - 1)] == benign_scores
+    shape = (patients.max() + 1, len(levels))
+    return RankedCounts(count_by_patient(patients[is_melanoma], melanoma_columns, shape),
+                        count_by_patient(benign_patients[is_tied], columns[is_tied], shape),
+                        count_by_patient(benign_patients[~is_tied], columns[~is_tied], (shape[0], shape[1] + 1)))
+
+
+def _weigh(ranked: RankedCounts, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns of each resample the melanomas of each score, benign images tied with them and below them, all (n, G),
+    and all benign images, (n, 1)."""
+    melanomas, tied, between = (counts @ table for table in (ranked.melanomas, ranked.tied, ranked.between))
+    below = np.cumsum(between[:, :-1], axis=1) + np.cumsum(tied, axis=1) - tied
+    return melanomas, tied, below, between.sum(1, keepdims=True) + tied.sum(1, keepdims=True)
+
+
+def _measure(ranked: RankedCounts, counts: np.ndarray, prevalence: float) -> np.ndarray:
+    """Returns (n, 4): the areas of `compute_discrimination` in each resample, NaN without both classes."""
+    melanomas, tied, below, n_benign = _weigh(ranked, counts)
+    odds = melanomas.sum(1, keepdims=True) / np.where(n_benign > 0, n_benign, np.nan)
+    return np.stack([_roc_auc(melanomas, tied, below, n_benign),
+                     _average_precision(melanomas, below, n_benign, np.ones_like(odds)),
+                     _average_precision(melanomas, below, n_benign, odds * (1 - prevalence) / prevalence),
+                     _partial_auc(melanomas, tied, below, n_benign)], axis=1)
+
+
+def _roc_auc(melanomas: np.ndarray, tied: np.ndarray, below: np.ndarray, n_benign: np.ndarray) -> np.ndarray:
+    n_pairs = melanomas.sum(1) * n_benign[:, 0]
+    return (melanomas * (below + tied / 2)).sum(1) / np.where(n_pairs > 0, n_pairs, np.nan)
+
+
+def _average_precision(melanomas: np.ndarray, below: np.ndarray, n_benign: np.ndarray,
+                       benign_weight: np.ndarray) -> np.ndarray:
+    found = np.cumsum(melanomas[:, ::-1], axis=1)[:, ::-1]  # (n, G) melanomas at or above each score
+    called = found + benign_weight * (n_benign - below)
+    precision = found / np.where(called > 0, called, 1)
+    n_pairs = melanomas.sum(1) * n_benign[:, 0]
+    return (melanomas * precision).sum(1) / np.where(n_pairs > 0, melanomas.sum(1), np.nan)
+
+
+def _partial_auc(melanomas: np.ndarray, tied: np.ndarray, below: np.ndarray, n_benign: np.ndarray) -> np.ndarray:
+    """Each score adds a strip of the ROC curve: its sensitivity grows by the melanomas there, its specificity falls, in
+    a straight line, by the benign images tied with them."""
+    found = np.cumsum(melanomas[:, ::-1], axis=1)[:, ::-1]
+    n_melanomas, n_benign = (np.where(n > 0, n, np.nan) for n in (melanomas.sum(1, keepdims=True), n_benign))
+    start, end = (found - melanomas) / n_melanomas, found / n_melanomas  # sensitivity before and after this score
+    clipped = np.clip(start, MIN_TPR, None)
+    share = (end - clipped) / np.where(melanomas > 0, end - start, 1)  # of the strip that is above MIN_TPR
+    mean_specificity = (below + tied * share / 2) / n_benign
+    return (np.clip(end - clipped, 0, None) * mean_specificity).sum(1)
 
 
 def compute_fold_aucs(oof_df: pd.DataFrame) -> list[float]:
