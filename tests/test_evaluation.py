@@ -3,9 +3,16 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
+from scipy.integrate import trapezoid
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from melanoma_utils.evaluation import bootstrap_aucs, compute_auc_difference, compute_auc_interval, compute_fold_aucs
+from melanoma_utils.evaluation import (
+    bootstrap_aucs,
+    compute_auc_difference,
+    compute_auc_interval,
+    compute_discrimination,
+    compute_fold_aucs,
+)
 
 
 def simulate(n_patients, rng, images_per_patient=5, effect=1.0, patient_sd=0.0):
@@ -115,3 +122,70 @@ def test_paired_differences_match_the_plain_loop(two_models):
         differences.append(roc_auc_score(targets, first, sample_weight=weights)
                            - roc_auc_score(targets, second, sample_weight=weights))
     assert (gain.low, gain.high) == pytest.approx(tuple(np.quantile(differences, [0.025, 0.975])), abs=1e-9)
+
+
+@pytest.mark.parametrize("decimals", [8, 1, 0])  # without, with some, with many ties
+def test_areas_are_those_of_scikit_learn(decimals):
+    targets, scores, patients = simulate(40, np.random.default_rng(0))
+    scores = scores.round(decimals)
+    areas = compute_discrimination(targets, scores, patients, 0.0176, n_resamples=20)
+    weights = np.where(targets == 1, 0.0176 / targets.mean(), (1 - 0.0176) / (1 - targets.mean()))
+    assert areas["roc_auc"] == compute_auc_interval(targets, scores, patients, n_resamples=20)
+    assert areas["pr_auc"].auc == pytest.approx(average_precision_score(targets, scores))
+    assert areas["pr_auc_at_prevalence"].auc == pytest.approx(
+        average_precision_score(targets, scores, sample_weight=weights))
+    assert areas["partial_auc"].auc == pytest.approx(score_as_isic_2024(targets, scores))
+
+
+def score_as_isic_2024(targets, scores, weights=None):
+    """Returns the partial AUC from the ROC curve of the benign class, as the challenge computes it."""
+    curve = roc_curve(1 - targets, -scores, sample_weight=weights, drop_intermediate=False)
+    share, benign = curve[0], curve[1]
+    grid = np.append(share[share < 0.2], 0.2)
+    heights = np.append(benign[share < 0.2], np.interp(0.2, share, benign))  # one height at 0.2, the curve being a line
+    return trapezoid(heights, grid)
+
+
+@pytest.mark.parametrize("decimals", [8, 1])
+def test_resampled_areas_equal_the_plain_loop(decimals):
+    targets, scores, patients = simulate(40, np.random.default_rng(2))
+    scores = scores.round(decimals)
+    fast = compute_discrimination(targets, scores, patients, 0.02, n_resamples=30, seed=7)
+    slow = []
+    for counts in np.random.default_rng(7).multinomial(40, np.full(40, 1 / 40), size=30):
+        rows = np.concatenate([np.tile(np.flatnonzero(patients == p), n) for p, n in enumerate(counts)]).astype(int)
+        t, s = targets[rows], scores[rows]
+        weights = np.where(t == 1, 0.02 / t.mean(), 0.98 / (1 - t.mean()))
+        slow.append([roc_auc_score(t, s), average_precision_score(t, s),
+                     average_precision_score(t, s, sample_weight=weights), score_as_isic_2024(t, s)])
+    low, high = np.quantile(slow, [0.025, 0.975], axis=0)
+    assert [area.low for area in fast.values()] == pytest.approx(low)
+    assert [area.high for area in fast.values()] == pytest.approx(high)
+
+
+@pytest.mark.parametrize(("scores", "wanted"), [
+    ([0, 0, 0, 1, 1], (1, 1, 0.2)),
+    ([1, 1, 1, 0, 0], (0, 0.4, 0)),  # both melanomas are found only with all five images
+    ([5, 5, 5, 5, 5], (0.5, 0.4, 0.02)),
+    ([0, 1, 2, 1.5, 3], (5 / 6, (1 + 2 / 3) / 2, 0.2 * 2 / 3)),  # 3 first, then 2 of 3; above 80 % 2 of 3 are spared
+])
+def test_areas_at_their_limits(scores, wanted):
+    areas = compute_discrimination([0, 0, 0, 1, 1], scores, list("abcde"), 0.4, n_resamples=50)
+    assert tuple(areas[name].auc for name in ("roc_auc", "pr_auc", "partial_auc")) == pytest.approx(wanted)
+    assert areas["pr_auc_at_prevalence"].auc == pytest.approx(wanted[1])  # it is the data's own
+
+
+def test_one_melanoma_has_areas_and_the_resamples_without_it_are_left_out():
+    areas = compute_discrimination([0, 0, 0, 1], [1, 2, 3, 2.5], list("abcd"), 0.0176, n_resamples=100)
+    assert areas["pr_auc"].auc == 0.5 and areas["partial_auc"].auc == pytest.approx(0.2 * 2 / 3)
+    assert all(0 <= area.low <= area.auc <= area.high <= 1 for area in areas.values())
+
+
+def test_a_higher_prevalence_raises_precision_and_nothing_else():
+    targets, scores, patients = simulate(40, np.random.default_rng(0))
+    rare, common = (compute_discrimination(targets, scores, patients, p, n_resamples=20) for p in (0.01, 0.5))
+    assert rare["pr_auc_at_prevalence"].auc < rare["pr_auc"].auc < common["pr_auc_at_prevalence"].auc
+    assert rare["roc_auc"] == common["roc_auc"] and rare["partial_auc"] == common["partial_auc"]
+    for prevalence in (0, 1, 1.76, np.nan):
+        with pytest.raises(ValueError, match=f"PREVALENCE {prevalence} is not between 0 and 1"):
+            compute_discrimination(targets, scores, patients, prevalence)
