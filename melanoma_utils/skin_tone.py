@@ -1,0 +1,65 @@
+"""A proxy for the tone of the skin around a lesion, which depends on the light as well."""
+
+import numpy as np
+import pandas as pd
+
+RIM_SHARE = 1 / 8  # of the side: the width of the border that is looked at
+MIN_LIGHTNESS = 15  # L* below which a pixel is taken for the dermoscope's dark frame, or a hair; the darkest skin has 20
+MIN_PIXELS = 0.2  # share of the border that must be left
+CHUNK = 256  # images at a time
+# Chardon et al. 1991 (doi 10.1111/j.1467-2494.1991.tb00561.x), Del Bino & Bernerd 2013 (doi 10.1111/bjd.12529).
+TONES = {"dark": -30, "brown": 10, "tan": 28, "intermediate": 41, "light": 55, "very light": np.inf}  # ITA up to
+TO_XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750],
+                   [0.0193339, 0.1191920, 0.9503041]])  # of linear sRGB, IEC 61966-2-1
+WHITE = TO_XYZ.sum(1)  # D65
+
+
+def measure_ita(images: np.ndarray) -> np.ndarray:
+    """Returns (N,) individual typology angles in degrees, from the borders of images: the lighter, the larger.
+
+    ITA = arctan((L* - 50) / b*) (Chardon et al. 1991), of the border's median L* and b*, without what is too dark to be
+    skin. It was defined for a colorimeter on the skin. Here camera, light and white balance are unknown, and a large
+    lesion, a ruler or a bandage may lie on the border: a proxy, known to depend on the light (Benčević et al. 2025,
+    arXiv 2504.04494), used on ISIC images by Kinyanjui et al. 2020 (doi 10.1007/978-3-030-59725-2_31). It is no
+    Fitzpatrick type, and says nothing about one person.
+
+    Args:
+        images: (N, H, W, 3) uint8 RGB, an array or a store's memory-mapped images.
+
+    Returns:
+        Degrees, -180 to 180 (beyond ±90 where the light makes skin bluish); NaN where nearly all of the border is dark.
+    """
+    angles = [_measure_chunk(np.asarray(images[np.arange(start, min(start + CHUNK, images.shape[0]))]))
+              for start in range(0, images.shape[0], CHUNK)]
+    return np.concatenate(angles) if angles else np.zeros(0)
+
+
+def _measure_chunk(images: np.ndarray) -> np.ndarray:
+    rim = max(1, round(RIM_SHARE * images.shape[1]))
+    step = max(1, images.shape[1] // 64)  # about 64 pixels a side are enough for a median
+    strips = [images[:, :rim:step, ::step], images[:, -rim::step, ::step], images[:, rim:-rim:step, :rim:step],
+              images[:, rim:-rim:step, -rim::step]]
+    pixels = np.concatenate([strip.reshape(len(images), -1, 3) for strip in strips], axis=1)  # (N, n, 3)
+    lightness, _, yellow = np.moveaxis(convert_to_lab(pixels), -1, 0)  # (N, n) each
+    is_skin = lightness >= MIN_LIGHTNESS
+    is_enough = is_skin.mean(1) >= MIN_PIXELS
+    angles = np.full(len(images), np.nan)
+    medians = [np.nanmedian(np.where(is_skin, values, np.nan)[is_enough], axis=1) for values in (lightness, yellow)]
+    angles[is_enough] = np.degrees(np.arctan2(medians[0] - 50, medians[1]))
+    return angles
+
+
+def convert_to_lab(pixels: np.ndarray) -> np.ndarray:
+    """Returns (…, 3) CIE L*a*b* (D65) of (…, 3) uint8 sRGB pixels."""
+    levels = np.arange(256) / 255
+    linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)[pixels]  # (…, 3)
+    ratio = linear @ TO_XYZ.T / WHITE
+    f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = np.moveaxis(f, -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def name_tones(angles: np.ndarray) -> pd.Series:
+    """Returns the classes of ITA degrees, `TONES`, as ordered categories; missing where the angle is."""
+    edges = [-np.inf, *TONES.values()]
+    return pd.Series(pd.cut(np.asarray(angles, dtype=float), edges, labels=list(TONES)))

@@ -1,0 +1,85 @@
+"""How well the ranking holds within groups of images, and where there are too few to say."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from melanoma_utils.bootstrap import bootstrap_sums, take_interval
+from melanoma_utils.evaluation import compute_auc_interval
+
+MIN_POSITIVES = 20  # below, a group gets the words "too few" instead of a number; so it does of benign images
+AGE_EDGES = (0, 30, 40, 50, 60, 70)  # years
+
+
+def name_age_bands(ages: pd.Series) -> pd.Series:
+    """Returns ages in years as ordered bands, "under 30", "30–39", … "70 and over"."""
+    labels = [f"under {AGE_EDGES[1]}", *(f"{low}–{high - 1}" for low, high in pairwise(AGE_EDGES[1:])),
+              f"{AGE_EDGES[-1]} and over"]
+    return pd.cut(ages, [*AGE_EDGES, np.inf], right=False, labels=labels)
+
+
+def name_image_sizes(sizes: Sequence[tuple[int, int]], n_most: int = 5) -> pd.Series:
+    """Returns "6000×4000" of (width, height) in pixels, the rarer ones as "other"; frequent sizes come first."""
+    names = pd.Series([f"{width}×{height}" for width, height in sizes], dtype=object)
+    frequent = names.value_counts().index[:n_most].tolist()
+    named = names.where(names.isin(frequent), "other")
+    return pd.Series(pd.Categorical(named, [*frequent, *(["other"] if (named == "other").any() else [])], ordered=True))
+
+
+def compute_subgroups(df: pd.DataFrame, columns: dict[str, str], threshold: float, *, n_resamples: int = 2000,
+                      level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    """Returns a row a group: its numbers, its AUC, its sensitivity and specificity at a threshold that all share.
+
+    Groups are looked at one by one, so one of many may look better or worse by chance; a difference between two groups
+    may also come from what else differs between them.
+
+    Args:
+        df: (N, …) columns target, logit, patient_id, and those to group by.
+        columns: column -> what it is called. Categories keep their order, other values go from frequent to rare; empty
+            values are the group "unknown".
+        threshold: logit at or above which a lesion is called suspicious, for everybody.
+        n_resamples, level, seed: see `evaluation.compute_auc_interval`; each group's own patients are resampled.
+
+    Returns:
+        Columns attribute, group, n_images, n_patients, n_melanomas, auc, sensitivity and specificity, each of these
+        three with _low and _high, and note: "too few" where a group has fewer than `MIN_POSITIVES` melanomas or benign
+        images (its numbers are NaN), else "".
+
+    Raises:
+        KeyError: a column is missing.
+        ValueError: see `evaluation.compute_auc_interval`.
+    """
+    missing = [column for column in ("target", "logit", "patient_id", *columns) if column not in df]
+    if missing:
+        raise KeyError(f"the table has no column {missing[0]!r}; met {list(df)}")
+    rows = []
+    for column, attribute in columns.items():
+        groups = df[column].astype(object).where(df[column].notna(), "unknown")
+        order = df[column].cat.categories if isinstance(df[column].dtype, pd.CategoricalDtype) else \
+            df[column].value_counts().index
+        for group in [*order, "unknown"]:
+            rows_df = df[groups == group]
+            if len(rows_df):
+                rows.append({"attribute": attribute, "group": str(group)}
+                            | _measure_group(rows_df, threshold, n_resamples, level, seed))
+    return pd.DataFrame(rows)
+
+
+def _measure_group(df: pd.DataFrame, threshold: float, n_resamples: int, level: float, seed: int) -> dict:
+    is_melanoma, is_called = (df["target"] == 1).to_numpy(), (df["logit"] >= threshold).to_numpy()
+    n_melanomas = int(is_melanoma.sum())
+    row = {"n_images": len(df), "n_patients": df["patient_id"].nunique(), "n_melanomas": n_melanomas}
+    names = [f"{name}{end}" for name in ("auc", "sensitivity", "specificity") for end in ("", "_low", "_high")]
+    if min(n_melanomas, len(df) - n_melanomas) < MIN_POSITIVES:
+        return row | dict.fromkeys(names, np.nan) | {"note": "too few"}
+    auc = compute_auc_interval(df["target"], df["logit"], df["patient_id"], n_resamples=n_resamples, level=level,
+                               seed=seed)
+    counts = np.stack([is_melanoma, ~is_melanoma, is_melanoma & is_called, ~is_melanoma & ~is_called], axis=1)
+    sums = bootstrap_sums(pd.factorize(df["patient_id"])[0], counts, n_resamples, seed)  # (n_resamples, 4)
+    with np.errstate(invalid="ignore"):  # a resample without one class
+        low, high = take_interval(sums[:, 2:] / sums[:, :2], level)
+    sensitivity, specificity = counts[:, 2:].sum(0) / counts[:, :2].sum(0)
+    values = [auc.auc, auc.low, auc.high, sensitivity, low[0], high[0], specificity, low[1], high[1]]
+    return row | {name: float(value) for name, value in zip(names, values, strict=True)} | {"note": ""}
