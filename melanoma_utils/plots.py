@@ -1,4 +1,4 @@
-"""Charts: data in, matplotlib Figure out."""
+"""Charts: data in, matplotlib Figure out. Those of an evaluation are in `evaluation_plots`."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
-from sklearn.metrics import roc_curve
 
 # Okabe & Ito's colours, which the colour-blind can tell apart; a word, a marker or a hatch always says the same.
 COLORS = {"benign": "#0072B2", "melanoma": "#D55E00", "train": "#56B4E9", "test": "#E69F00"}
@@ -43,7 +42,7 @@ def plot_bars(panels: Mapping[str, Mapping[str, float]], title: str, source: str
         show_shares: write the share of the panel's sum beside each count (int); other numbers (float) have none.
     """
     n_bars = max(len(values) for values in panels.values())
-    fig, axes = _new_figure(len(panels), (1.5 + 3.2 * len(panels), 1.3 + 0.33 * n_bars), title, source)
+    fig, axes = new_figure(len(panels), (1.5 + 3.2 * len(panels), 1.3 + 0.33 * n_bars), title, source)
     for ax, (name, values) in zip(axes, panels.items(), strict=True):
         total = max(1, sum(values.values()))
         _draw_bars(ax, values, [f"{v:.3f}" if isinstance(v, float) else f"{v:,} ({_percent(v / total)})"
@@ -63,7 +62,7 @@ def plot_melanoma_rate(df: pd.DataFrame, column: str, title: str, source: str = 
         title, source: see `plot_bars`; n is added to the title.
     """
     groups = df["target"].groupby(_name_groups(df[column]), observed=True).agg(["size", "sum"])
-    fig, (left, right) = _new_figure(2, (9, 1.7 + 0.26 * len(groups)), f"{title}: {len(df):,} images, "
+    fig, (left, right) = new_figure(2, (9, 1.7 + 0.26 * len(groups)), f"{title}: {len(df):,} images, "
                                      f"{df['target'].sum():,} melanomas", source)
     _draw_bars(left, groups["size"].to_dict(), [f"{n:,}" for n in groups["size"]], GREY)
     for y, (n, k) in enumerate(zip(groups["size"], groups["sum"], strict=True)):
@@ -93,7 +92,7 @@ def plot_rate_heatmap(df: pd.DataFrame, row: str, column: str, title: str, sourc
     pairs = {"index": _name_groups(df[row]), "columns": _name_groups(df[column]), "values": df["target"]}
     n = pd.crosstab(pairs["index"], pairs["columns"])
     rate = 100 * pd.crosstab(**pairs, aggfunc="mean").where(n >= MIN_IMAGES)
-    fig, (ax,) = _new_figure(1, (2.6 + 1.5 * n.shape[1], 1.4 + 0.42 * len(n)), f"{title}: {len(df):,} images", source)
+    fig, (ax,) = new_figure(1, (2.6 + 1.5 * n.shape[1], 1.4 + 0.42 * len(n)), f"{title}: {len(df):,} images", source)
     shades = ax.imshow(rate.to_numpy(), cmap="Oranges", aspect="auto", vmin=0)
     for (y, x), count in np.ndenumerate(n.to_numpy()):
         value = rate.iloc[y, x]
@@ -115,7 +114,7 @@ def plot_shares(panels: Mapping[str, pd.DataFrame], title: str, source: str = ""
         title, source: see `plot_bars`.
     """
     n_rows = max(len(table) for table in panels.values())
-    fig, axes = _new_figure(len(panels), (1.5 + 3.2 * len(panels), 1.7 + 0.36 * n_rows), title, source)
+    fig, axes = new_figure(len(panels), (1.5 + 3.2 * len(panels), 1.7 + 0.36 * n_rows), title, source)
     for ax, (name, table) in zip(axes, panels.items(), strict=True):
         for offset, split in ((-0.2, "train"), (0.2, "test")):
             bars = ax.barh(np.arange(len(table)) + offset, 100 * table[split], 0.38, color=COLORS[split],
@@ -137,7 +136,7 @@ def plot_images_per_patient(counts: Mapping[str, Sequence[int]], title: str, sou
         counts: "train" and "test" -> number of images of each patient.
         title, source: see `plot_bars`.
     """
-    fig, (ax,) = _new_figure(1, (7, 3.8), title, source)
+    fig, (ax,) = new_figure(1, (7, 3.8), title, source)
     for split, values in counts.items():
         n = np.sort(np.asarray(values))
         label = f"{split}: {len(n):,} patients, {n[0]} to {n[-1]} images, median {np.median(n):g}"
@@ -158,7 +157,7 @@ def plot_image_sizes(sizes_df: pd.DataFrame, title: str, source: str = "") -> Fi
         sizes_df: (N, …) table with the columns split ("train", "test"), width and height (pixels).
         title, source: see `plot_bars`.
     """
-    fig, (ax,) = _new_figure(1, (6.5, 4), title, source)
+    fig, (ax,) = new_figure(1, (6.5, 4), title, source)
     for split, marker in (("train", "o"), ("test", "s")):
         if not (sizes_df["split"] == split).any():
             continue
@@ -182,7 +181,7 @@ def plot_densities(df: pd.DataFrame, columns: Sequence[str], by: str, title: str
         by: the column that holds the group: "benign"/"melanoma" or "train"/"test".
         title, source: see `plot_bars`; n of the groups is on the axes.
     """
-    fig, axes = _new_figure(len(columns), (0.6 + 1.9 * len(columns), 3.4), title, source)
+    fig, axes = new_figure(len(columns), (0.6 + 1.9 * len(columns), 3.4), title, source)
     groups = [group for group in COLORS if (df[by] == group).any()]
     for ax, column in zip(axes, columns, strict=True):
         values = [df.loc[df[by] == group, column].to_numpy() for group in groups]
@@ -213,41 +212,12 @@ def plot_image_grid(images: Sequence[np.ndarray], titles: Sequence[str], n_colum
         raise ValueError(f"{len(images)} images and {len(titles)} titles: give one title an image")
     n_columns = min(n_columns, len(images))
     n_rows = -(-len(images) // n_columns)
-    fig, axes = _new_figure(n_columns, (1.5 * n_columns, 1.68 * n_rows + 0.4), title, source, n_rows)
+    fig, axes = new_figure(n_columns, (1.5 * n_columns, 1.68 * n_rows + 0.4), title, source, n_rows)
     for ax in axes:
         ax.axis("off")
     for ax, image, name in zip(axes, images, titles, strict=False):
         ax.imshow(image)
         ax.set_title(name, fontsize=8)
-    return fig
-
-
-def plot_roc(targets: np.ndarray, scores: np.ndarray, auc: float, low: float, high: float,
-             folds: np.ndarray | None = None, source: str = "") -> Figure:
-    """Returns the pooled ROC curve with its AUC and interval; thin curves for the folds where they are given.
-
-    Args:
-        targets: (N,) of 0 or 1.
-        scores: (N,), higher = more like melanoma.
-        auc, low, high: the pooled AUC and the ends of its interval.
-        folds: (N,) fold of each image; a fold of one class has no curve.
-        source: see `plot_bars`.
-
-    Raises:
-        ValueError: the targets hold one class only.
-    """
-    targets, scores = _check_classes(targets), np.asarray(scores)
-    fig, (ax,) = _new_figure(1, (5, 5), f"ROC: {len(targets):,} images, {targets.sum():,} melanomas", source)
-    in_folds = [] if folds is None else [np.asarray(folds) == fold for fold in np.unique(folds)]
-    in_folds = [is_in for is_in in in_folds if len(np.unique(targets[is_in])) == 2]
-    for i, is_in in enumerate(in_folds):
-        ax.plot(*roc_curve(targets[is_in], scores[is_in])[:2], color=GREY, linewidth=0.6, alpha=0.7,
-                label=None if i else f"each of {len(in_folds)} folds")
-    ax.plot(*roc_curve(targets, scores)[:2], color=COLORS["melanoma"], linewidth=2,
-            label=f"all: AUC {auc:.3f} ({low:.3f} to {high:.3f})")
-    ax.plot([0, 1], [0, 1], ":", color="black", linewidth=1, label="chance")
-    ax.set(xlabel="1 − specificity", ylabel="sensitivity", aspect="equal")
-    ax.legend(loc="lower right")
     return fig
 
 
@@ -259,7 +229,7 @@ def plot_learning_curves(history_df: pd.DataFrame, source: str = "") -> Figure:
         source: see `plot_bars`.
     """
     n_folds = history_df["fold"].nunique()
-    fig, (left, right) = _new_figure(2, (9, 3.6), f"Learning curves: {n_folds} fold{'s' * (n_folds > 1)}", source)
+    fig, (left, right) = new_figure(2, (9, 3.6), f"Learning curves: {n_folds} fold{'s' * (n_folds > 1)}", source)
     for i, (fold, df) in enumerate(history_df.groupby("fold")):
         style = {"color": f"C{i % 10}", "marker": "osv^D*PX<>"[i % 10], "markersize": 4}
         left.plot(df["epoch"], df["train_loss"], linestyle="--", **style)
@@ -273,30 +243,6 @@ def plot_learning_curves(history_df: pd.DataFrame, source: str = "") -> Figure:
     return fig
 
 
-def plot_fold_aucs(fold_auc: Sequence[float | None], auc: float, low: float, high: float, source: str = "") -> Figure:
-    """Returns the AUC of each fold beside the pooled one and its interval.
-
-    Args:
-        fold_auc: AUC of fold 0, 1, …; None (a fold of one class, or one not trained) is said in words.
-        auc, low, high: the pooled AUC and the ends of its interval.
-        source: see `plot_bars`.
-    """
-    fig, (ax,) = _new_figure(1, (7, 1.8 + 0.24 * len(fold_auc)), f"AUC by fold, n = {len(fold_auc)}", source)
-    ax.axvspan(low, high, color=COLORS["melanoma"], alpha=0.2, label=f"pooled {auc:.3f} ({low:.3f} to {high:.3f})")
-    ax.axvline(auc, color=COLORS["melanoma"])
-    for fold, value in enumerate(fold_auc):
-        if value is not None:
-            ax.plot(value, fold, "o", color=COLORS["benign"])
-        ax.annotate("no AUC" if value is None else f"{value:.3f}", (auc if value is None else value, fold), (6, 0),
-                    textcoords="offset points", va="center", fontsize=8)
-    ax.set_yticks(range(len(fold_auc)), [f"fold {fold}" for fold in range(len(fold_auc))])
-    ax.set_ylim(len(fold_auc) - 0.5, -0.5)
-    ax.margins(x=0.2)
-    ax.set_xlabel("AUC")
-    fig.legend(loc="outside lower left")
-    return fig
-
-
 def plot_intervals(df: pd.DataFrame, title: str, label: str, line: float | None = None, source: str = "") -> Figure:
     """Returns one row a value with its interval.
 
@@ -307,7 +253,7 @@ def plot_intervals(df: pd.DataFrame, title: str, label: str, line: float | None 
         line: where a vertical line says "no difference" or "chance"; None for none.
         source: see `plot_bars`.
     """
-    fig, (ax,) = _new_figure(1, (7, 1.4 + 0.34 * len(df)), title, source)
+    fig, (ax,) = new_figure(1, (7, 1.4 + 0.34 * len(df)), title, source)
     errors = [df["value"] - df["low"], df["high"] - df["value"]]
     ax.errorbar(df["value"], range(len(df)), xerr=errors, fmt="o", color=COLORS["benign"], capsize=3)
     for row, (value, low, high) in enumerate(df[["value", "low", "high"]].itertuples(index=False)):
@@ -319,28 +265,6 @@ def plot_intervals(df: pd.DataFrame, title: str, label: str, line: float | None 
     ax.set_ylim(len(df) - 0.5, -0.5)
     ax.margins(x=0.1)
     ax.set_xlabel(label)
-    return fig
-
-
-def plot_score_histogram(targets: np.ndarray, probs: np.ndarray, source: str = "") -> Figure:
-    """Returns the distribution of the probabilities of each class, each class summing to 100 %.
-
-    Args:
-        targets: (N,) of 0 or 1.
-        probs: (N,) probabilities, 0..1.
-        source: see `plot_bars`.
-
-    Raises:
-        ValueError: the targets hold one class only.
-    """
-    targets, probs = _check_classes(targets), np.asarray(probs)
-    fig, (ax,) = _new_figure(1, (7, 3.4), f"Probabilities by class: {len(targets):,} images", source)
-    for target, name in enumerate(("benign", "melanoma")):
-        values = probs[targets == target]
-        ax.hist(values, np.linspace(0, 1, 41), weights=np.full(len(values), 100 / len(values)), histtype="step",
-                linewidth=2, linestyle=LINES[name], color=COLORS[name], label=f"{name}, n = {len(values):,}")
-    ax.set(xlabel="probability of melanoma", ylabel="% of the class", xlim=(0, 1))
-    ax.legend(loc="upper center")
     return fig
 
 
@@ -358,9 +282,15 @@ def plot_fold_balance(leak_df: pd.DataFrame, source: str = "") -> Figure:
                      f"{leak_df['n_melanomas'].sum():,} melanomas", source, show_shares=False)
 
 
-def _new_figure(n_columns: int, size: tuple[float, float], title: str, source: str,
-                n_rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """Returns an empty chart of a size in inches and its axes, row by row."""
+def new_figure(n_columns: int, size: tuple[float, float], title: str, source: str,
+               n_rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """Returns an empty chart and its axes, row by row.
+
+    Args:
+        n_columns, n_rows: of axes.
+        size: width and height in inches.
+        title, source: see `plot_bars`.
+    """
     fig = Chart(figsize=size, layout="constrained")
     axes = list(fig.subplots(n_rows, n_columns, squeeze=False).flat)
     fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
@@ -403,10 +333,3 @@ def _percent(share: float) -> str:
     """Returns a share as per cent with as many digits as tell it from none and from all."""
     return f"{100 * share:.0f} %" if share in (0, 1) else f"{100 * share:.2f} %" if share < 0.1 or share > 0.99 \
         else f"{100 * share:.1f} %"
-
-
-def _check_classes(targets: np.ndarray) -> np.ndarray:
-    targets = np.asarray(targets).astype(int)
-    if len(np.unique(targets)) != 2:
-        raise ValueError(f"{len(targets)} targets hold {np.unique(targets).tolist()}: both 0 and 1 are needed")
-    return targets

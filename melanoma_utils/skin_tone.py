@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 RIM_SHARE = 1 / 8  # of the side: the width of the border that is looked at
-MIN_LIGHTNESS = 15  # L* below which a pixel is taken for the dermoscope's dark frame, or a hair; the darkest skin has 20
+MIN_LIGHTNESS = 15  # L* below which a pixel counts as the dark frame or a hair; the darkest skin has 20
 MIN_PIXELS = 0.2  # share of the border that must be left
 CHUNK = 256  # images at a time
 # Chardon et al. 1991 (doi 10.1111/j.1467-2494.1991.tb00561.x), Del Bino & Bernerd 2013 (doi 10.1111/bjd.12529).
@@ -14,7 +14,7 @@ TO_XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0
 WHITE = TO_XYZ.sum(1)  # D65
 
 
-def measure_ita(images: np.ndarray) -> np.ndarray:
+def measure_ita(images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
     """Returns (N,) individual typology angles in degrees, from the borders of images: the lighter, the larger.
 
     ITA = arctan((L* - 50) / b*) (Chardon et al. 1991), of the border's median L* and b*, without what is too dark to be
@@ -24,13 +24,14 @@ def measure_ita(images: np.ndarray) -> np.ndarray:
     Fitzpatrick type, and says nothing about one person.
 
     Args:
-        images: (N, H, W, 3) uint8 RGB, an array or a store's memory-mapped images.
+        images: (M, H, W, 3) uint8 RGB, an array or a store's memory-mapped images.
+        rows: (N,) which of them; None: all.
 
     Returns:
         Degrees, -180 to 180 (beyond ±90 where the light makes skin bluish); NaN where nearly all of the border is dark.
     """
-    angles = [_measure_chunk(np.asarray(images[np.arange(start, min(start + CHUNK, images.shape[0]))]))
-              for start in range(0, images.shape[0], CHUNK)]
+    rows = np.arange(images.shape[0]) if rows is None else np.asarray(rows)
+    angles = [_measure_chunk(np.asarray(images[rows[start:start + CHUNK]])) for start in range(0, len(rows), CHUNK)]
     return np.concatenate(angles) if angles else np.zeros(0)
 
 

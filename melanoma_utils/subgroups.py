@@ -1,13 +1,15 @@
 """How well the ranking holds within groups of images, and where there are too few to say."""
 
-from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from melanoma_utils.bootstrap import bootstrap_sums, take_interval
+from melanoma_utils.competition import find_images
 from melanoma_utils.evaluation import compute_auc_interval
+from melanoma_utils.images import read_image_size
 
 MIN_POSITIVES = 20  # below, a group gets the words "too few" instead of a number; so it does of benign images
 AGE_EDGES = (0, 30, 40, 50, 60, 70)  # years
@@ -20,12 +22,27 @@ def name_age_bands(ages: pd.Series) -> pd.Series:
     return pd.cut(ages, [*AGE_EDGES, np.inf], right=False, labels=labels)
 
 
-def name_image_sizes(sizes: Sequence[tuple[int, int]], n_most: int = 5) -> pd.Series:
-    """Returns "6000×4000" of (width, height) in pixels, the rarer ones as "other"; frequent sizes come first."""
-    names = pd.Series([f"{width}×{height}" for width, height in sizes], dtype=object)
+def find_image_sizes(data_dir: str | Path, image_names: pd.Series, n_most: int = 5) -> pd.Series:
+    """Returns the size of each training image's file in pixels, "6000×4000", the rarer sizes as "other".
+
+    Where the images are not in the competition folder any more (the store is enough to evaluate) all are missing.
+
+    Args:
+        data_dir: the competition folder.
+        image_names: (N,) names; the result has their index.
+        n_most: number of sizes that are named; frequent ones come first.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    try:
+        files = find_images(data_dir, "train", image_names)
+    except FileNotFoundError:
+        return pd.Series(pd.Categorical([None] * len(image_names)), image_names.index)
+    names = pd.Series(["×".join(map(str, read_image_size(file))) for file in files.values()], image_names.index)
     frequent = names.value_counts().index[:n_most].tolist()
     named = names.where(names.isin(frequent), "other")
-    return pd.Series(pd.Categorical(named, [*frequent, *(["other"] if (named == "other").any() else [])], ordered=True))
+    return named.astype(pd.CategoricalDtype([*frequent, "other"], ordered=True))
 
 
 def compute_subgroups(df: pd.DataFrame, columns: dict[str, str], threshold: float, *, n_resamples: int = 2000,

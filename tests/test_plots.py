@@ -13,15 +13,6 @@ from melanoma_utils import plots
 
 
 @pytest.fixture
-def scored() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """200 targets, probabilities and folds; fold 4 holds benign images only."""
-    rng = np.random.default_rng(0)
-    folds = np.arange(200) % 5
-    targets = ((rng.random(200) < 0.3) & (folds != 4)).astype(int)
-    return targets, np.clip(0.3 * targets + 0.7 * rng.random(200), 0, 1), folds
-
-
-@pytest.fixture
 def train_df() -> pd.DataFrame:
     """100 torso images with 10 melanomas, 50 of the palms with 0, 20 of the head with 20, 40 without a site with 4."""
     counts = [("torso", 100, 10), ("palms/soles", 50, 0), ("head/neck", 20, 20), (np.nan, 40, 4)]
@@ -124,41 +115,6 @@ def test_grid_refuses_images_without_titles():
         plots.plot_image_grid([np.zeros((8, 8, 3), np.uint8)], [])
 
 
-def test_roc_runs_from_corner_to_corner_and_shows_the_auc(scored):
-    targets, probs, folds = scored
-    fig = plots.plot_roc(targets, probs, 0.8765, 0.8, 0.9, folds)
-    labels = [text.get_text() for text in fig.axes[0].get_legend().texts]
-    assert labels == ["each of 4 folds", "all: AUC 0.876 (0.800 to 0.900)", "chance"]  # fold 4 holds one class
-    for line in fig.axes[0].lines:
-        xy = line.get_xydata()
-        assert xy[0].tolist() == [0, 0]
-        assert xy[-1].tolist() == [1, 1]
-    assert len(fig.axes[0].lines) == 4 + 2
-    assert f"200 images, {targets.sum()} melanomas" in fig.get_suptitle()
-
-
-def test_perfect_scores_give_a_roc_through_the_upper_left_corner():
-    fig = plots.plot_roc(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.8, 0.9]), 1, 1, 1)
-    assert [0, 1] in fig.axes[0].lines[0].get_xydata().tolist()
-
-
-def test_one_class_is_refused():
-    ones, scores = np.ones(5), np.linspace(0, 1, 5)
-    with pytest.raises(ValueError, match=r"5 targets hold \[1\]"):
-        plots.plot_roc(ones, scores, 0.5, 0.5, 0.5)
-    with pytest.raises(ValueError, match="both 0 and 1 are needed"):
-        plots.plot_score_histogram(ones, scores)
-
-
-def test_score_histogram_sums_to_100_percent_of_each_class(scored):
-    targets, probs, _ = scored
-    fig = plots.plot_score_histogram(targets, probs)
-    for patch in fig.axes[0].patches:  # a step outline: height over each of the 40 bins
-        xy = patch.get_xy()
-        widths, heights = np.diff(xy[:, 0]), xy[:-1, 1]
-        assert np.sum(widths * heights) / 0.025 == pytest.approx(100)
-
-
 def test_learning_curves_have_a_line_a_fold():
     rows = [{"fold": k, "epoch": e, "train_loss": 1 / e, "valid_loss": 2 / e, "valid_auc": 0.5 + 0.1 * e}
             for k in (0, 3) for e in (1, 2, 3)]
@@ -166,12 +122,6 @@ def test_learning_curves_have_a_line_a_fold():
     assert [len(left.lines), len(right.lines)] == [4, 2]
     assert list(right.lines[1].get_ydata()) == pytest.approx([0.6, 0.7, 0.8])
     assert [line.get_label() for line in right.lines] == ["fold 0", "fold 3"]
-
-
-def test_fold_without_auc_is_said_in_words():
-    fig = plots.plot_fold_aucs([0.9, None, 0.8], 0.85, 0.8, 0.9)
-    assert read_texts(fig) == ["0.900", "no AUC", "0.800"]
-    assert "0.850 (0.800 to 0.900)" in fig.legends[0].texts[0].get_text()
 
 
 def test_fold_balance_shows_every_column():
@@ -182,20 +132,20 @@ def test_fold_balance_shows_every_column():
     assert fig.get_suptitle() == "2 folds: 22 images, 3 melanomas"
 
 
-def test_source_is_named_on_the_figure(scored):
-    fig = plots.plot_score_histogram(*scored[:2], source="synthetic competition")
+def test_source_is_named_on_the_figure():
+    fig = plots.plot_bars({"images": {"benign": 3}}, "Classes", source="synthetic competition")
     assert fig.get_supxlabel() == "synthetic competition"
 
 
-def test_same_data_give_the_same_png(scored):
-    first, second = (plots.encode_png(plots.plot_roc(*scored[:2], 0.8, 0.7, 0.9)) for _ in range(2))
+def test_same_data_give_the_same_png(train_df):
+    first, second = (plots.encode_png(plots.plot_melanoma_rate(train_df, "site", "Site")) for _ in range(2))
     assert first.startswith(b"\x89PNG")
     assert first == second
 
 
-def test_jupyter_shows_a_chart_as_png_and_pyplot_holds_none(scored):
+def test_jupyter_shows_a_chart_as_png_and_pyplot_holds_none(train_df):
     before = plt.get_fignums()
-    fig = plots.plot_score_histogram(*scored[:2])
+    fig = plots.plot_melanoma_rate(train_df, "site", "Site")
     data, _ = InteractiveShell().display_formatter.format(fig)
     png = data["image/png"]
     png = base64.b64decode(png) if isinstance(png, str) else png

@@ -1,9 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from melanoma_utils.evaluation import compute_auc_interval
-from melanoma_utils.subgroups import compute_subgroups, name_age_bands, name_image_sizes
+from melanoma_utils.subgroups import compute_subgroups, find_image_sizes, name_age_bands
 
 
 @pytest.fixture
@@ -53,13 +54,23 @@ def test_groups_keep_their_order_and_nobody_is_lost(df):
     assert table.groupby("attribute")["n_images"].sum().tolist() == [600, 600]
 
 
-def test_ages_and_sizes_are_named():
+def test_ages_are_named_in_bands():
     ages = name_age_bands(pd.Series([0, 29, 30, 69.5, 70, 90, np.nan]))
     assert ages.tolist()[:6] == ["under 30", "under 30", "30–39", "60–69", "70 and over", "70 and over"]
     assert ages.isna().tolist() == [False] * 6 + [True]
-    sizes = name_image_sizes([(6, 4)] * 3 + [(8, 8)] * 2 + [(1, 1), (2, 2)], n_most=2)
-    assert sizes.tolist() == ["6×4"] * 3 + ["8×8"] * 2 + ["other"] * 2
-    assert list(sizes.cat.categories) == ["6×4", "8×8", "other"]
+
+
+def test_sizes_are_read_from_the_files_and_missing_where_these_are_gone(tmp_path):
+    (tmp_path / "train").mkdir()
+    sizes = {"a": (60, 40), "b": (60, 40), "c": (20, 20), "d": (20, 20), "e": (60, 40), "f": (8, 9), "g": (9, 8)}
+    for name, size in sizes.items():
+        Image.new("RGB", size).save(tmp_path / "train" / f"{name}.jpg")
+    names = pd.Series(["g", "a", "c", "b", "d", "e", "f"], index=range(10, 17))
+    found = find_image_sizes(tmp_path, names, n_most=2)
+    assert found.to_dict() == {10: "other", 11: "60×40", 12: "20×20", 13: "60×40", 14: "20×20", 15: "60×40",
+                               16: "other"}
+    assert list(found.cat.categories) == ["60×40", "20×20", "other"]
+    assert find_image_sizes(tmp_path / "nowhere", names).isna().all()
 
 
 def test_a_missing_column_or_score_is_told(df):
