@@ -83,3 +83,20 @@ def take_interval(values: np.ndarray, level: float) -> np.ndarray:
     ends = np.full((2, *values.shape[1:]), np.nan)
     ends[:, is_there] = np.nanquantile(values[:, is_there], [(1 - level) / 2, (1 + level) / 2], axis=0)
     return ends
+
+
+def widen_certain(shares: np.ndarray, ends: np.ndarray, n_patients: int, level: float) -> np.ndarray:
+    """Returns (2, K) ends of intervals of shares, those of a share of 0 or 1 wide enough for the number of patients.
+
+    Where all melanomas of a sample are found they are in every resample, so its interval would have no width. The exact
+    binomial bound (Clopper & Pearson 1934, doi 10.1093/biomet/26.4.404) with patients as the trials is put there.
+
+    Args:
+        shares: (K,) in 0..1.
+        ends: (2, K) their bootstrap intervals.
+        n_patients: number of patients with images that the shares are of.
+        level: coverage of the intervals, in 0..1.
+    """
+    bound = ((1 - level) / 2) ** (1 / n_patients)
+    low = np.where(shares == 1, np.minimum(ends[0], bound), ends[0])
+    return np.stack([low, np.where(shares == 0, np.maximum(ends[1], 1 - bound), ends[1])])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from melanoma_utils.delong import compare_aucs
 from melanoma_utils.evaluation import compute_auc_difference
 from melanoma_utils.experiment import checkpoint_path, read_fold_predictions, read_history
 from melanoma_utils.files import read_json
@@ -77,8 +78,9 @@ def compare_experiments(output_dir: str | Path, experiments: Sequence[str], refe
         n_resamples, seed: of the paired bootstrap, see `evaluation.compute_auc_difference`.
 
     Returns:
-        Index experiment; columns difference, low, high, n_shared (images), verdict: "better", "worse", "below noise",
-        or "nothing to compare" (too few shared images).
+        Index experiment; columns difference, low, high, delong_p (p-value of `delong.compare_aucs`; NaN where a class
+        is of one patient), n_shared (images), verdict: "better", "worse", "below noise" (the bootstrap's interval holds
+        0), or "nothing to compare" (too few shared images).
 
     Raises:
         FileNotFoundError: an experiment or its predictions are not there.
@@ -98,10 +100,13 @@ def compare_experiments(output_dir: str | Path, experiments: Sequence[str], refe
             continue
         gain = compute_auc_difference(df["target"], df["logit_other"], df["logit"], df["patient_id"],
                                       n_resamples=n_resamples, seed=seed)
+        of_class = df.groupby("target")["patient_id"].nunique()
+        p_value = compare_aucs(df["target"], df["logit_other"], df["logit"], df["patient_id"]).p_value \
+            if of_class.min() > 1 else float("nan")
         verdict = "better" if gain.low > 0 else "worse" if gain.high < 0 else "below noise"
-        rows[name] = {"difference": gain.auc, "low": gain.low, "high": gain.high, "n_shared": len(df),
-                      "verdict": verdict}
-    columns = ["difference", "low", "high", "n_shared", "verdict"]
+        rows[name] = {"difference": gain.auc, "low": gain.low, "high": gain.high, "delong_p": p_value,
+                      "n_shared": len(df), "verdict": verdict}
+    columns = ["difference", "low", "high", "delong_p", "n_shared", "verdict"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("experiment")
 
 

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from sklearn.metrics import roc_curve
 
 from melanoma_utils.plots import COLORS, GREY, HATCHES, LINES, new_figure
@@ -102,12 +104,12 @@ def plot_reliability(curves: Mapping[str, pd.DataFrame], title: str, source: str
         share, low = df["share"].clip(lower=floor), df["share_low"].clip(lower=floor)
         ax.errorbar(df["prob"], share, [share - low, df["share_high"] - share], fmt=marker, linestyle=line, color=color,
                     capsize=2, linewidth=1, markersize=4, label=name)
-    end = 1 if not log else min(1, 1.5 * max(df[["prob", "share_high"]].to_numpy().max() for df in curves.values()))
+    end = min(1, (1.5 if log else 1.1) * max(df[["prob", "share_high"]].to_numpy().max() for df in curves.values()))
     ax.plot([floor, end], [floor, end], ":", color="black", linewidth=1, label="as said, so found")
     if log:
         ax.set(xscale="log", yscale="log")
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_formatter("{x:g}")
+        _label_log_axis(ax.xaxis)
+        _label_log_axis(ax.yaxis)
     ax.set(xlim=(floor, end), ylim=(floor, end), aspect="equal", xlabel="probability, mean of each tenth of the images",
            ylabel="share of melanomas found (95 %)")
     ax.legend(loc="upper left", fontsize=8)
@@ -123,7 +125,7 @@ def plot_operating_points(df: pd.DataFrame, prevalence: float, source: str = "")
         source: see `plots.plot_bars`.
     """
     title = f"Of 1,000 lesions, {1000 * prevalence:.3g} of them melanomas"
-    fig, (ax,) = new_figure(1, (8, 1.6 + 0.5 * len(df)), title, source)
+    fig, (ax,) = new_figure(1, (9, 1.6 + 0.5 * len(df)), title, source)
     found = 1000 * prevalence * df["sensitivity"]
     alarms = 1000 * (1 - prevalence) * (1 - df["specificity"])
     ax.barh(range(len(df)), found, 0.6, color=COLORS["melanoma"], hatch=HATCHES["melanoma"], edgecolor="white",
@@ -131,8 +133,9 @@ def plot_operating_points(df: pd.DataFrame, prevalence: float, source: str = "")
     ax.barh(range(len(df)), alarms, 0.6, left=found, color=COLORS["benign"], edgecolor="white",
             label="benign, biopsied")
     for y, row in enumerate(df.itertuples()):
-        text = f"{found[y]:.1f} found, {row.missed_per_1000:.1f} missed; 1 in {row.number_needed_to_biopsy:.1f}"
-        ax.annotate(text, (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+        text = f"{found[y]:.1f} found, {row.number_needed_to_biopsy:.1f} biopsies each"
+        ax.annotate(f"{text}; {row.missed_per_1000:.1f} missed", (1.02, y), xycoords=("axes fraction", "data"),
+                    va="center", fontsize=8)
     ax.set_yticks(range(len(df)), [f"sensitivity {100 * s:.3g} %" for s in df["wanted_sensitivity"]])
     ax.set(xlim=(0, 1000), ylim=(len(df) - 0.5, -0.5), xlabel="lesions called suspicious")
     fig.legend(loc="outside lower left", ncols=2, fontsize=8)
@@ -155,7 +158,7 @@ def plot_decision_curve(df: pd.DataFrame, prevalence: float, source: str = "") -
     ax.fill_between(x, 1000 * df["net_benefit_low"], 1000 * df["net_benefit_high"], color=COLORS["benign"], alpha=0.2)
     ax.set(xscale="log", xlabel="probability from which somebody wants a biopsy, %",
            ylabel="net melanomas found\nof 1,000 lesions", ylim=(-300 * prevalence, 1100 * prevalence))
-    ax.xaxis.set_major_formatter("{x:g}")
+    _label_log_axis(ax.xaxis)
     ax.legend(loc="upper right", fontsize=8)
     return fig
 
@@ -195,6 +198,12 @@ def _draw_group_intervals(ax: Axes, df: pd.DataFrame, name: str, y: np.ndarray) 
         text = row.note if np.isnan(value) else f"{value:.2f} ({getattr(row, name + '_low'):.2f} to " \
                                                 f"{getattr(row, name + '_high'):.2f})"
         ax.annotate(text, (1.02, height), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+
+
+def _label_log_axis(axis: Axis) -> None:
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def _check_classes(targets: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from melanoma_utils.bootstrap import bootstrap_sums, check_scores, draw_patients, take_interval
+from melanoma_utils.bootstrap import bootstrap_sums, check_scores, draw_patients, take_interval, widen_certain
 from melanoma_utils.evaluation import check_prevalence
 
 
@@ -57,15 +57,22 @@ def compute_operating_points(targets: np.ndarray, scores: np.ndarray, patient_id
     targets, scores, patients = check_scores(targets, scores, patient_ids, n_resamples)
     thresholds = np.array([find_threshold(targets, scores, s) for s in sensitivities])
     counts = _count_called(targets, scores, thresholds)
-    exact = _compute_rates(counts.sum(0)[None], prevalence)
-    resampled = _compute_rates(bootstrap_sums(patients, counts, n_resamples, seed), prevalence)
+    sensitivity, specificity = _to_shares(counts.sum(0)[None])
+    exact = _compute_rates(sensitivity, specificity, prevalence)
+    resampled = _compute_rates(*_to_shares(bootstrap_sums(patients, counts, n_resamples, seed)), prevalence)
+    ends = {name: take_interval(values, level) for name, values in resampled.items()}
+    for name, target in (("sensitivity", 1), ("specificity", 0)):
+        n_patients = len(np.unique(patients[targets == target]))
+        ends[name] = widen_certain(exact[name][0], ends[name], n_patients, level)
+    worst = _compute_rates(*(np.where(exact[name] == 1, ends[name][0], exact[name])
+                             for name in ("sensitivity", "specificity")), prevalence)
+    for name, (low, high) in ends.items():
+        ends[name] = np.fmin(low, worst[name][0]), np.fmax(high, worst[name][0])
     chosen = _bootstrap_thresholds(targets, scores, patients, sensitivities, n_resamples, np.random.default_rng(seed))
-    low, high = take_interval(chosen, level)
-    df = pd.DataFrame({"wanted_sensitivity": list(sensitivities), "threshold": thresholds, "threshold_low": low,
-                       "threshold_high": high})
-    for name, values in exact.items():
-        low, high = take_interval(resampled[name], level)
-        df = df.assign(**{name: values[0], f"{name}_low": low, f"{name}_high": high})
+    ends["threshold"], exact["threshold"] = take_interval(chosen, level), thresholds[None]
+    df = pd.DataFrame({"wanted_sensitivity": list(sensitivities)})
+    for name in ("threshold", *resampled):
+        df = df.assign(**{name: exact[name][0], f"{name}_low": ends[name][0], f"{name}_high": ends[name][1]})
     return df.assign(number_needed_to_biopsy=1 / df["ppv"], number_needed_to_biopsy_low=1 / df["ppv_high"],
                      number_needed_to_biopsy_high=1 / df["ppv_low"])
 
@@ -131,9 +138,8 @@ def _to_shares(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return found / n[:, :1] + both, spared / n[:, 1:] + both
 
 
-def _compute_rates(sums: np.ndarray, prevalence: float) -> dict[str, np.ndarray]:
-    """Returns what follows from (n, 2 + 2T) sums at a prevalence, name -> (n, T)."""
-    sensitivity, specificity = _to_shares(sums)
+def _compute_rates(sensitivity: np.ndarray, specificity: np.ndarray, prevalence: float) -> dict[str, np.ndarray]:
+    """Returns the two shares and what follows from them at a prevalence, name -> (n, T)."""
     found, alarms = prevalence * sensitivity, (1 - prevalence) * (1 - specificity)
     missed, spared = prevalence * (1 - sensitivity), (1 - prevalence) * specificity
     return {"sensitivity": sensitivity, "specificity": specificity,

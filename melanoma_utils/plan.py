@@ -25,7 +25,8 @@ LEAVES = {  # what each step leaves in the experiment's folder
     "02_create_folds": ("folds.csv", "duplicate_pairs.csv", "external_copies.csv"),
     "03_train_fold": ("fold_*.safetensors", "fold_*.partial.pt", "history_fold_*.csv", "oof_fold_*.csv",
                       "external_oof_fold_*.csv"),
-    "04_evaluate_oof": ("metrics.json",),
+    "04_evaluate_oof": ("metrics.json", "calibration.json", "operating_points.csv", "subgroups.csv",
+                        "decision_curve.csv"),
     "05_predict_test": ("test_fold_*.csv", "test_fold_*.json"),
 }
 
@@ -84,9 +85,11 @@ class Plan:
             names = ["history", "oof"] + ["external_oof"] * bool(p["EXTERNAL_DIR"])
             return [Run(f"{step}_{k}", step, known | {"FOLD": k}, (
                 *(folder / f"{name}_fold_{k}.csv" for name in names), folder / f"fold_{k}.safetensors")) for k in folds]
+        evaluation = LEAVES["04_evaluate_oof"][:-1]  # a decision curve is not always possible
         outputs = {"01_resize_images": tuple(store_dir / "store.json" for store_dir in self.store_dirs),
                    "02_create_folds": (folder / "folds.csv", folder / "duplicate_pairs.csv"),
-                   "04_evaluate_oof": (folder / "metrics.json",), "05_predict_test": (self.submission_path,)}
+                   "04_evaluate_oof": tuple(folder / name for name in evaluation),
+                   "05_predict_test": (self.submission_path,)}
         return [Run(step, step, known, outputs[step])]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from melanoma_utils.bootstrap import bootstrap_sums, take_interval
+from melanoma_utils.bootstrap import bootstrap_sums, take_interval, widen_certain
 from melanoma_utils.competition import find_images
 from melanoma_utils.evaluation import compute_auc_interval
 from melanoma_utils.images import read_image_size
@@ -57,7 +57,8 @@ def compute_subgroups(df: pd.DataFrame, columns: dict[str, str], threshold: floa
         columns: column -> what it is called. Categories keep their order, other values go from frequent to rare; empty
             values are the group "unknown".
         threshold: logit at or above which a lesion is called suspicious, for everybody.
-        n_resamples, level, seed: see `evaluation.compute_auc_interval`; each group's own patients are resampled.
+        n_resamples, level, seed: see `evaluation.compute_auc_interval`; each group's own patients are resampled (for
+            shares of 0 and 1 see `bootstrap.widen_certain`).
 
     Returns:
         Columns attribute, group, n_images, n_patients, n_melanomas, auc, sensitivity and specificity, each of these
@@ -95,8 +96,10 @@ def _measure_group(df: pd.DataFrame, threshold: float, n_resamples: int, level: 
                                seed=seed)
     counts = np.stack([is_melanoma, ~is_melanoma, is_melanoma & is_called, ~is_melanoma & ~is_called], axis=1)
     sums = bootstrap_sums(pd.factorize(df["patient_id"])[0], counts, n_resamples, seed)  # (n_resamples, 4)
-    with np.errstate(invalid="ignore"):  # a resample without one class
-        low, high = take_interval(sums[:, 2:] / sums[:, :2], level)
-    sensitivity, specificity = counts[:, 2:].sum(0) / counts[:, :2].sum(0)
-    values = [auc.auc, auc.low, auc.high, sensitivity, low[0], high[0], specificity, low[1], high[1]]
+    values = [auc.auc, auc.low, auc.high]
+    for column, is_in in ((0, is_melanoma), (1, ~is_melanoma)):  # sensitivity, specificity
+        share = counts[:, 2 + column].sum() / counts[:, column].sum()
+        with np.errstate(invalid="ignore"):  # a resample without one class
+            ends = take_interval(sums[:, 2 + column] / sums[:, column], level)
+        values += [share, *widen_certain(share, ends, df["patient_id"][is_in].nunique(), level)]
     return row | {name: float(value) for name, value in zip(names, values, strict=True)} | {"note": ""}

@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
-from melanoma_utils.bootstrap import CHUNK, bootstrap_sums, check_scores, draw_patients, sum_by_patient, take_interval
+from melanoma_utils.bootstrap import (
+    CHUNK,
+    bootstrap_sums,
+    check_scores,
+    draw_patients,
+    sum_by_patient,
+    take_interval,
+    widen_certain,
+)
 
 
 @pytest.mark.parametrize(("targets", "scores", "patients", "message"), [
@@ -47,3 +56,11 @@ def test_an_interval_leaves_out_what_is_not_there():
     values[100, 0] = np.nan
     low, high = take_interval(values, 0.9)
     assert (low[0], high[0]) == pytest.approx((4.95, 94.05)) and np.isnan([low[1], high[1]]).all()
+
+
+def test_a_share_without_exceptions_is_not_certain():
+    """24 of 24 found in 24 patients: 0.8575 to 1 by Clopper and Pearson."""
+    ends = widen_certain(np.array([1, 0, 0.5]), np.array([[1, 0, 0.4], [1, 0, 0.6]]), 24, 0.95)
+    exact = [binomtest(k, 24).proportion_ci(method="exact") for k in (24, 0)]
+    assert ends[:, 0] == pytest.approx(exact[0]) and ends[:, 1] == pytest.approx(exact[1])
+    assert ends[:, 2].tolist() == [0.4, 0.6]

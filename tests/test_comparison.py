@@ -69,7 +69,8 @@ def test_differences_are_paired_by_name_and_put_into_words(output_dir):
     assert compare_experiments(output_dir, ["tiny"], "oracle", n_resamples=200).loc["tiny", "verdict"] == "worse"
     shutil.copytree(output_dir / "tiny", output_dir / "again")
     again = compare_experiments(output_dir, ["again"], "tiny", n_resamples=50).loc["again"]
-    assert (again["difference"], again["verdict"]) == (0, "below noise")
+    assert (again["difference"], again["delong_p"], again["verdict"]) == (0, 1, "below noise")
+    assert df.loc["oracle", "delong_p"] < 0.05 and np.isnan(df.loc["elsewhere", "delong_p"])
 
 
 def test_targets_that_disagree_are_an_error(output_dir):

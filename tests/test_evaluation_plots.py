@@ -79,7 +79,8 @@ def test_operating_points_are_drawn_as_people():
                        "missed_per_1000": [1.0, 0.0], "number_needed_to_biopsy": [23.0, np.inf]})
     fig = evaluation_plots.plot_operating_points(df, 0.01)
     assert [bar.get_width() for bar in fig.axes[0].patches] == pytest.approx([9, 10, 198, 495])
-    assert read_texts(fig) == ["9.0 found, 1.0 missed; 1 in 23.0", "10.0 found, 0.0 missed; 1 in inf"]
+    assert read_texts(fig) == ["9.0 found, 23.0 biopsies each; 1.0 missed",
+                               "10.0 found, inf biopsies each; 0.0 missed"]
     assert fig.get_suptitle() == "Of 1,000 lesions, 10 of them melanomas"
 
 

@@ -84,6 +84,16 @@ def test_perfect_inverted_and_tied_scores(scores, specificity):
     assert row["number_needed_to_biopsy"] == pytest.approx(1 if specificity else 10)
 
 
+def test_none_missed_of_few_is_not_none_missed():
+    """All 20 melanomas of 20 patients are above all benign images: 0.832 to 1 by Clopper and Pearson."""
+    targets = np.repeat([1, 0], [20, 80])
+    row = compute_operating_points(targets, 5.0 * targets, np.arange(100), 0.1, [0.9], n_resamples=50).iloc[0]
+    assert (row["sensitivity_low"], row["sensitivity_high"]) == pytest.approx((0.8316, 1), abs=1e-4)
+    assert row["missed_per_1000_high"] == pytest.approx(100 * (1 - row["sensitivity_low"]))
+    assert row["specificity_low"] == pytest.approx(0.025 ** (1 / 80)) and row["ppv_low"] < row["ppv"] == 1
+    assert row["npv_low"] < row["npv"] == 1 and row["number_needed_to_biopsy_high"] > 1
+
+
 def test_an_interval_may_have_no_end():
     """Where a resample's only melanoma is missed nothing is found, so no number of biopsies is enough."""
     df = compute_operating_points([1, 1, 0, 0, 0], [3, 0, 4, 2, 1], list("abcde"), 0.1, [0.5], n_resamples=200)

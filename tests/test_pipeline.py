@@ -12,8 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import DEMO, ROOT, TINY, make_command, place, run_pipeline
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
+from melanoma_utils.calibration import apply_calibration, read_calibration
 from melanoma_utils.competition import read_sample_submission, read_train
 from melanoma_utils.pipeline import main, parse_steps
 from melanoma_utils.plan import STEPS
@@ -21,7 +22,8 @@ from melanoma_utils.synthetic import SyntheticConfig, draw_competition
 from melanoma_utils.synthetic_formats import write_dicoms, write_external, write_shards
 
 REPRODUCIBLE = ("output/stores/*/*/*", "output/*/*.csv", "output/*/*.safetensors", "output/*/metrics.json",
-                "output/*/parameters.json", "output/*/test_fold_*.json", "submissions/*.csv")
+                "output/*/parameters.json", "output/*/calibration.json", "output/*/test_fold_*.json",
+                "submissions/*.csv")
 
 
 def digest(folder):
@@ -58,6 +60,27 @@ def test_metrics_are_those_of_the_oof_files(finished, data_dir):
     assert (metrics["n_patients"], len(metrics["fold_auc"])) == (oof_df["patient_id"].nunique(), 2)
     assert metrics["n_images"] < len(read_train(data_dir))  # the drawn duplicates are dropped
     assert "seconds" not in json.dumps(metrics) and (folder / "timing.json").exists()
+
+
+def test_the_evaluation_leaves_tables_and_a_calibrator(finished):
+    folder = finished[0] / "output" / "tiny"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    oof_df = pd.concat([pd.read_csv(folder / f"oof_fold_{k}.csv") for k in range(2)])
+    assert metrics["pr_auc"] == pytest.approx(average_precision_score(oof_df["target"], oof_df["logit"]))
+    assert metrics["partial_auc_low"] <= metrics["partial_auc"] <= metrics["partial_auc_high"]
+    calibration = read_calibration(folder / "calibration.json")
+    probs = apply_calibration(calibration, oof_df["logit"])
+    assert calibration.method == "platt" and probs.mean() == pytest.approx(oof_df["target"].mean(), abs=0.02)
+    points_df = pd.read_csv(folder / "operating_points.csv")
+    for row, in_metrics in zip(points_df.itertuples(), metrics["operating_points"], strict=True):
+        is_called = oof_df["logit"] >= row.threshold - 1e-9
+        assert is_called[oof_df["target"] == 1].mean() == pytest.approx(row.sensitivity) >= row.wanted_sensitivity
+        assert (apply_calibration(calibration, [row.threshold], 0.0176)[0], in_metrics["ppv"]) == pytest.approx(
+            (row.threshold_prob, row.ppv))
+    subgroups_df = pd.read_csv(folder / "subgroups.csv", keep_default_na=False)
+    assert (subgroups_df.groupby("attribute")["n_images"].sum() == len(oof_df)).all()
+    assert {"sex", "age", "site", "image size"} < set(subgroups_df["attribute"])
+    assert (pd.read_csv(folder / "decision_curve.csv")["net_benefit"] <= metrics["prevalence"]).all()
 
 
 def test_executed_notebooks_are_kept(finished):
@@ -130,7 +153,8 @@ def test_fresh_starts_the_named_steps_over(finished, data_dir, tmp_path):
     printed = run_pipeline(*place(folder, data_dir), "-p", "N_RESAMPLES", 100, "--steps", "04-05", "--fresh").stdout
     assert "nothing to do" not in printed and "03_train" not in printed
     changed = {p for p, d in digest(folder).items() if digest(finished[0]).get(p) != d}
-    assert changed == {"output/tiny/metrics.json", "output/tiny/parameters.json"}
+    assert changed == {f"output/tiny/{name}" for name in ("metrics.json", "parameters.json", "operating_points.csv",
+                                                          "decision_curve.csv", "subgroups.csv")}
 
 
 def test_fresh_with_a_fold_spares_the_others(finished, data_dir, tmp_path):
@@ -208,6 +232,9 @@ def test_external_images_are_trained_on_and_scored_apart(with_external, data_dir
     assert set(oof_df["image_name"]) == set(folds_df[folds_df["source"] == "competition"]["image_name"])
     assert metrics["n_images"] == len(oof_df) and metrics["oof_auc"] == pytest.approx(
         roc_auc_score(oof_df["target"], oof_df["logit"]))
+    subgroups_df = pd.read_csv(output / "subgroups.csv")
+    of_source = subgroups_df[subgroups_df["attribute"] == "source"].set_index("group")["n_images"]
+    assert of_source.to_dict() == {"competition": len(oof_df), "external": len(external_df)}
     external_oof_df = pd.concat([pd.read_csv(output / f"external_oof_fold_{k}.csv") for k in range(2)])
     assert set(external_oof_df["image_name"]) == set(external_df["image_name"])
     assert metrics["external_auc"] == pytest.approx(roc_auc_score(external_oof_df["target"], external_oof_df["logit"]))
