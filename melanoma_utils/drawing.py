@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 MELANIN = np.array([0.55, 1.05, 1.6], np.float32)  # absorbance per unit of pigment in R, G, B
 BLOOD = np.array([0.12, 1.0, 0.75], np.float32)
 VEIL, REGRESSION = np.array([0.36, 0.4, 0.48], np.float32), np.array([0.9, 0.76, 0.72], np.float32)  # RGB, 0..1
+DARK_HAIR, FAIR_HAIR = (0.13, 0.09, 0.07), (0.75, 0.62, 0.42)
 SIGNS = ("asymmetry", "border", "variety", "dark", "veil", "regression", "red", "dots", "irregular", "size")
 
 
@@ -143,8 +144,8 @@ def _draw_overlays(colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Returns the picture (H, W, 3) with hairs, a ruler and gel bubbles over it, now and then."""
     shape, layers = colour.shape[:2], []
     if rng.random() < 0.45:
-        paint = (0.13, 0.09, 0.07) if rng.random() < 0.75 else (0.75, 0.62, 0.42)
-        layers.append((_draw_hairs(shape, rng), paint))
+        paint = DARK_HAIR if rng.random() < 0.75 else FAIR_HAIR
+        layers.append((draw_hairs(shape, 1 + int(rng.exponential(9)), rng), paint))
     if rng.random() < 0.3:
         layers.append((_draw_ruler(shape, rng), (0.16, 0.14, 0.16)))
     if rng.random() < 0.2:
@@ -162,9 +163,16 @@ def _draw_lines(shape: tuple[int, int], lines: np.ndarray, widths: np.ndarray) -
     return np.asarray(canvas.reduce(3), np.float32) / 255
 
 
-def _draw_hairs(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Returns the cover (H, W) of a few or many curved hairs that roughly share a direction."""
-    n_hairs, diagonal = 1 + int(rng.exponential(9)), math.hypot(*shape)
+def draw_hairs(shape: tuple[int, int], n_hairs: int, rng: np.random.Generator, n_shown: int | None = None) -> np.ndarray:
+    """Returns the cover (H, W), 0..1, of curved hairs that roughly share a direction.
+
+    Args:
+        shape: (H, W) in pixels.
+        n_hairs: how many are laid.
+        rng: random generator.
+        n_shown: draw only the first so many of them; the same rng shows the same ones, and more for more. None: all.
+    """
+    diagonal = math.hypot(*shape)
     along = rng.uniform(0, math.pi) + rng.normal(0, 0.45, n_hairs)
     direction = np.stack([np.cos(along), np.sin(along)], 1)  # (n, 2)
     middle = rng.uniform(0, 1, (n_hairs, 2)) * [shape[1], shape[0]]
@@ -172,7 +180,8 @@ def _draw_hairs(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     bow = direction[:, ::-1] * [-1, 1] * half * rng.normal(0, 0.2, (n_hairs, 1))
     t = np.linspace(-1, 1, 16)[None, :, None]
     lines = middle[:, None] + t * (direction * half)[:, None] + (t**2 - 0.5) * bow[:, None]  # (n, 16, 2)
-    return rng.uniform(0.6, 0.95) * _draw_lines(shape, lines, rng.uniform(0.4, 1.3, n_hairs) * max(shape) / 224)
+    opacity, widths = rng.uniform(0.6, 0.95), rng.uniform(0.4, 1.3, n_hairs) * max(shape) / 224
+    return opacity * _draw_lines(shape, lines[:n_shown], widths[:n_shown])
 
 
 def _draw_ruler(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
