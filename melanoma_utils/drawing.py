@@ -163,7 +163,8 @@ def _draw_lines(shape: tuple[int, int], lines: np.ndarray, widths: np.ndarray) -
     return np.asarray(canvas.reduce(3), np.float32) / 255
 
 
-def draw_hairs(shape: tuple[int, int], n_hairs: int, rng: np.random.Generator, n_shown: int | None = None) -> np.ndarray:
+def draw_hairs(shape: tuple[int, int], n_hairs: int, rng: np.random.Generator,
+               n_shown: int | None = None) -> np.ndarray:
     """Returns the cover (H, W), 0..1, of curved hairs that roughly share a direction.
 
     Args:

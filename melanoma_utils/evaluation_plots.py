@@ -187,6 +187,43 @@ def plot_subgroups(df: pd.DataFrame, title: str, overall: Mapping[str, float], s
     return fig
 
 
+def plot_stress_curves(df: pd.DataFrame, lines: Mapping[str, str], title: str, label: str,
+                       level: float | None = None, source: str = "") -> Figure:
+    """Returns a panel a kind of stress: one or more values by its strength.
+
+    Args:
+        df: a row a strength; columns kind, unit, strength, those named in `lines`, and where those have an interval
+            `<column>_low` and `<column>_high`, drawn as a band.
+        lines: column -> what the legend calls it; the name of a class in it gives its colour and line.
+        title: names the question and n.
+        label: of the vertical axis, which all panels share.
+        level: where a horizontal line says "no change" or "chance"; None for none.
+        source: see `plot_bars`.
+    """
+    kinds = df["kind"].unique()
+    fig, axes = new_figure(len(kinds), (0.8 + 2.3 * len(kinds), 3.4), title, source)
+    for ax, kind in zip(axes, kinds, strict=True):
+        of_kind = df[df["kind"] == kind].sort_values("strength")
+        for column, name in lines.items():
+            key = next((key for key in COLORS if key in name), "benign")
+            ax.plot(of_kind["strength"], of_kind[column], LINES[key], marker="o", markersize=4, color=COLORS[key],
+                    label=name)
+            if f"{column}_low" in df:
+                ax.fill_between(of_kind["strength"], of_kind[f"{column}_low"], of_kind[f"{column}_high"],
+                                color=COLORS[key], alpha=0.2, linewidth=0)
+        if level is not None:
+            ax.axhline(level, color=GREY, linestyle=":", linewidth=1)
+        ax.set_title(kind, fontsize=9)
+        ax.set_xlabel(of_kind["unit"].iloc[0])
+    ends = [end for ax in axes for end in ax.get_ylim()]
+    for ax in axes:
+        ax.set_ylim(min(ends), max(ends))
+        ax.tick_params(labelleft=ax is axes[0])
+    axes[0].set_ylabel(label)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=len(lines), fontsize=8)
+    return fig
+
+
 def _draw_group_intervals(ax: Axes, df: pd.DataFrame, name: str, y: np.ndarray) -> None:
     is_there = df[name].notna().to_numpy()
     shown_df = df[is_there]

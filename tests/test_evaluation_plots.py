@@ -109,3 +109,19 @@ def test_subgroups_too_small_get_words():
     only_few = df[df["note"] != ""].reset_index(drop=True)
     fig = evaluation_plots.plot_subgroups(only_few, "Few", {"auc": 0.8, "sensitivity": 0.9})
     assert read_texts(fig) == ["too few", "too few"]
+
+
+def test_stress_curves_have_a_panel_a_kind_one_scale_and_whole_bands():
+    df = pd.DataFrame({"kind": ["blur", "blur", "hair", "hair"], "unit": ["%", "%", "hairs", "hairs"],
+                       "strength": [2, 0, 0, 80], "auc": [0.7, 0.8, 0.8, 0.3]})
+    df = df.assign(auc_low=df["auc"] - 0.1, auc_high=df["auc"] + 0.1, shift_melanoma=[1, 0, 0, 2],
+                   shift_benign=[0.5, 0, 0, 1])
+    fig = evaluation_plots.plot_stress_curves(df, {"auc": "AUC"}, "Stress", "AUC", 0.8)
+    assert [(ax.get_title(), ax.get_xlabel()) for ax in fig.axes] == [("blur", "%"), ("hair", "hairs")]
+    assert list(fig.axes[0].lines[0].get_xdata()) == [0, 2] and list(fig.axes[0].lines[0].get_ydata()) == [0.8, 0.7]
+    low, high = fig.axes[0].get_ylim()
+    assert (low, high) == fig.axes[1].get_ylim() and low <= 0.2 and high >= 0.9
+    assert [len(ax.collections) for ax in fig.axes] == [1, 1]
+    fig = evaluation_plots.plot_stress_curves(df, {"shift_melanoma": "melanoma", "shift_benign": "benign"}, "Stress", "logit")
+    colors = [line.get_color() for line in fig.axes[1].lines]
+    assert colors == [evaluation_plots.COLORS["melanoma"], evaluation_plots.COLORS["benign"]] and not fig.axes[1].collections

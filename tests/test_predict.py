@@ -1,11 +1,13 @@
 import shutil
 import zipfile
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from melanoma_utils import predict
 from melanoma_utils.competition import read_test
+from melanoma_utils.export import export_model
 from melanoma_utils.models import ModelConfig, build_model, save_checkpoint
 from melanoma_utils.predict import list_images, load_ensemble, main, predict_images
 
@@ -28,6 +30,44 @@ def test_it_says_what_the_submission_says(finished, experiment_dir, data_dir, tm
     assert (df["lowest"] <= df["probability"]).all() and (df["probability"] <= df["highest"]).all()
     said = capsys.readouterr()
     assert "24 of 24 images" in said.out and "24 images by 2 models; not calibrated" in said.out and said.err == ""
+
+
+@pytest.fixture(scope="module")
+def exported_dir(finished, tmp_path_factory):
+    """The finished experiment as `export` writes it, its weights in half precision."""
+    folder = tmp_path_factory.mktemp("exported")
+    export_model(finished[0] / "output" / "tiny", folder)
+    return folder
+
+
+def read_logits(path, column):
+    """Returns the logits of a table of probabilities, by image_name."""
+    probs = pd.read_csv(path).set_index("image_name")[column]
+    return np.log(probs / (1 - probs))
+
+
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+@pytest.mark.parametrize("is_exported", [False, True])
+def test_a_file_has_one_logit_whoever_asks(finished, experiment_dir, exported_dir, data_dir, tmp_path, runtime,
+                                           is_exported):
+    """Notebook 05 asked with PyTorch for all files, the command line asks for a folder, an app for one picture."""
+    if runtime == "openvino":
+        pytest.importorskip("openvino", reason="OpenVINO, an optional extra, is not installed")
+    folder, model_dir = data_dir / "jpeg" / "test", exported_dir if is_exported else experiment_dir
+    flags = ["--tta-views", "2", "--runtime", runtime, "-o", str(tmp_path / "all.csv")]
+    assert main([str(folder), "--model", str(model_dir), *flags]) == 0
+    asked_together = read_logits(tmp_path / "all.csv", "probability")
+    ensemble = load_ensemble(model_dir)
+    ensemble = ensemble.compile() if runtime == "openvino" else ensemble
+    dfs = [predict_images(ensemble, {name: source}, tta_views=2, n_jobs=1)[0]
+           for name, source in list_images([folder]).items()]
+    pd.concat(dfs).to_csv(tmp_path / "single.csv", index=False)
+    asked_alone = read_logits(tmp_path / "single.csv", "probability")
+    pd.testing.assert_series_equal(asked_alone, asked_together[asked_alone.index], rtol=0, atol=1e-4)
+    submitted = read_logits(finished[0] / "submissions" / "tiny.csv", "target")[asked_alone.index]
+    difference = (asked_together[submitted.index] - submitted).abs().max()
+    assert difference < 1e-4 if not is_exported else 0 < difference < 0.005  # what half precision costs
+    assert len(submitted) == 24 and submitted.std() > 0.01
 
 
 def test_one_checkpoint_predicts_too(experiment_dir, data_dir):
