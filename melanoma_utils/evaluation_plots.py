@@ -201,7 +201,7 @@ def plot_stress_curves(df: pd.DataFrame, lines: Mapping[str, str], title: str, l
         source: see `plot_bars`.
     """
     kinds = df["kind"].unique()
-    fig, axes = new_figure(len(kinds), (0.8 + 2.3 * len(kinds), 3.4), title, source)
+    fig, axes = new_figure(len(kinds), (max(6.5, 0.8 + 2.3 * len(kinds)), 3.4), title, source)
     for ax, kind in zip(axes, kinds, strict=True):
         of_kind = df[df["kind"] == kind].sort_values("strength")
         for column, name in lines.items():

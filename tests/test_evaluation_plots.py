@@ -6,6 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from melanoma_utils import evaluation_plots
+from melanoma_utils.plots import COLORS
 
 
 @pytest.fixture
@@ -122,6 +123,7 @@ def test_stress_curves_have_a_panel_a_kind_one_scale_and_whole_bands():
     low, high = fig.axes[0].get_ylim()
     assert (low, high) == fig.axes[1].get_ylim() and low <= 0.2 and high >= 0.9
     assert [len(ax.collections) for ax in fig.axes] == [1, 1]
-    fig = evaluation_plots.plot_stress_curves(df, {"shift_melanoma": "melanoma", "shift_benign": "benign"}, "Stress", "logit")
+    fig = evaluation_plots.plot_stress_curves(df, {"shift_melanoma": "melanoma", "shift_benign": "benign"}, "Stress",
+                                              "logit")
     colors = [line.get_color() for line in fig.axes[1].lines]
-    assert colors == [evaluation_plots.COLORS["melanoma"], evaluation_plots.COLORS["benign"]] and not fig.axes[1].collections
+    assert colors == [COLORS["melanoma"], COLORS["benign"]] and not fig.axes[1].collections
