@@ -44,7 +44,7 @@ def load_at_sizes(path: Source, image_sizes: Sequence[int], resize_mode: str = "
         image = _convert_to_rgb(ImageOps.exif_transpose(image))
         if clean_steps:
             image = Image.fromarray(clean_image(np.asarray(image), clean_steps))
-        return [np.asarray(_resize(image, image_size, resize_mode)) for image_size in image_sizes]  # (H, W, 3) each
+        return [np.asarray(make_square(image, image_size, resize_mode)) for image_size in image_sizes]  # (H, W, 3) each
 
 
 def check_resize(resize_mode: str, clean_steps: Sequence[str] = ()) -> None:
@@ -72,7 +72,8 @@ def _open_image(path: Source) -> Iterator[Image.Image]:
         raise _explain(path, error) from error
 
 
-def _resize(image: Image.Image, image_size: int, resize_mode: str) -> Image.Image:
+def make_square(image: Image.Image, image_size: int, resize_mode: str) -> Image.Image:
+    """Returns an image at image_size x image_size pixels, see `load_at_sizes`."""
     size = (image_size, image_size)
     if resize_mode == "squash":
         return image.resize(size, Image.Resampling.BILINEAR)
