@@ -13,8 +13,9 @@ from melanoma_utils.models import LesionClassifier
 from melanoma_utils.transforms import to_float
 
 # Viridis, which the colour-blind can read: dark blue is little, yellow is much; RGB, 0..255, in equal steps.
-COLORS = np.array([(68, 1, 84), (71, 44, 122), (59, 81, 139), (44, 113, 142), (33, 144, 141), (39, 173, 129),
-                   (92, 200, 99), (170, 220, 50), (253, 231, 37)], np.float32)
+COLORS = np.array([(68, 1, 84), (72, 24, 106), (71, 45, 123), (66, 64, 134), (59, 82, 139), (51, 99, 141),
+                   (44, 114, 142), (38, 130, 142), (33, 145, 140), (31, 160, 136), (40, 174, 128), (63, 188, 115),
+                   (94, 201, 98), (132, 212, 75), (173, 220, 48), (216, 226, 25), (253, 231, 37)], np.float32)
 
 
 def explain_images(models: Sequence[LesionClassifier], images: np.ndarray, *, batch_size: int = 32,
@@ -24,8 +25,8 @@ def explain_images(models: Sequence[LesionClassifier], images: np.ndarray, *, ba
     1 is the place that speaks most for melanoma among all places of that image, 0.5 one that says half as much. It is
     scaled for each image by itself: it tells neither how probable a melanoma is, nor can it be compared between images.
     What speaks against melanoma is cut off and is 0 like what says nothing. An image that is 0 everywhere has no place
-    that speaks for melanoma (or models that ignore the image). Metadata play no part. A map is as coarse as the
-    network's last one (7 x 7 for most at 224 px), drawn large: it shows a region, not a border.
+    that speaks for melanoma (or models that ignore the image). Metadata play no part. A map has as few places as the
+    layer of `map_layers.find_map_layer` (7 x 7 for most networks at 224 px), drawn large: a region, not a border.
 
     Args:
         models: the classifier in a list, or the models of an ensemble (`predict.Ensemble.models`).

@@ -108,7 +108,8 @@ def test_a_model_that_ignores_the_image_has_no_saliency(squares):
     assert (explain_images([model], squares[0]) == 0).all()
 
 
-@pytest.mark.parametrize(("arch", "size"), [("timm/test_resnet", 64), ("timm/test_vit2", 64), ("timm/test_mambaout", 96)])
+@pytest.mark.parametrize(("arch", "size"), [("timm/test_resnet", 64), ("timm/test_vit2", 64),
+                                            ("timm/test_mambaout", 96)])
 def test_evidence_is_where_the_image_changed(arch, size):
     torch.manual_seed(0)  # channels first, tokens, channels last: rows stay rows, columns columns
     model, plain = build_model(ModelConfig(arch, image_size=size)), draw_noise(1, size)
@@ -123,18 +124,15 @@ def test_evidence_is_where_the_image_changed(arch, size):
 
 def test_the_evidence_adds_up_to_the_logit():
     torch.manual_seed(0)
-    model = build_model(ModelConfig("torchvision/resnet18", image_size=128)).eval()  # 4 x 4 places, then mean and head
-    images = draw_noise(2, 128)
-    with torch.inference_mode():
-        logits = (model(to_float(images)) - model.head.bias).numpy()
-        maps = model.backbone.layer4.register_forward_hook(lambda module, args, output: seen.append(output))
-        seen = []
-        model(to_float(images))
-    maps.remove()
-    by_hand = torch.einsum("nchw,c->nhw", seen[0], model.head.weight[0]) / 16
-    assert by_hand.sum((1, 2)).tolist() == pytest.approx(logits, abs=1e-4)
-    large = nn.functional.interpolate(by_hand[:, None], (128, 128), mode="bilinear")[:, 0].detach().numpy()
-    assert compute_grad_cam(model, images) == pytest.approx(large, abs=1e-4)
+    model = build_model(ModelConfig("timm/test_resnet", image_size=128)).eval()  # 4 x 4 places, then mean and head
+    images, weights = draw_noise(2, 128), model.head.weight[0]
+    with torch.no_grad():
+        by_hand = torch.einsum("nchw,c->nhw", model.backbone.forward_features(model.standardize(to_float(images))),
+                               weights) / 16
+        logits = model(to_float(images)) - model.head.bias
+        large = nn.functional.interpolate(by_hand[:, None], (128, 128), mode="bilinear")[:, 0]  # (N, H, W)
+    assert torch.allclose(by_hand.sum((1, 2)), logits, atol=1e-5)
+    assert compute_grad_cam(model, images) == pytest.approx(large.numpy(), abs=1e-5)
 
 
 def test_an_ensembles_map_is_the_mean_of_its_models(squares):
@@ -253,7 +251,7 @@ def test_app_and_notebook_have_the_same_colors():
     black = np.zeros((1, 256, 3), np.uint8)
     ours = overlay_saliency(black, steps, 1) / np.maximum(steps, 1 / 255)[..., None]
     wanted = 255 * colormaps[plots.SALIENCY_COLORS](steps)[..., :3]
-    assert ours[:, 64:] == pytest.approx(wanted[:, 64:], abs=5)
+    assert ours[:, 64:] == pytest.approx(wanted[:, 64:], abs=8)  # ours has 17 steps, straight lines between
 
 
 @pytest.mark.parametrize(("image", "saliency", "opacity"), [

@@ -29,7 +29,7 @@ def test_masks_follow_the_names(data_dir):
 
 
 def test_what_was_not_drawn_has_no_mask(data_dir, tmp_path):
-    with pytest.raises(KeyError, match="1 images are not in .*such as ISIC_1"):
+    with pytest.raises(KeyError, match=r"1 images are not in .*such as ISIC_1"):
         draw_masks(data_dir, ["ISIC_1"], 32)
     with pytest.raises(FileNotFoundError, match="only of drawn images it is known where the lesion lies"):
         draw_masks(tmp_path, [], 32)
