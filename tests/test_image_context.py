@@ -76,7 +76,7 @@ def test_context_is_worth_what_lesions_share(seed):
     for strength in (0.85, 0.0):
         train_df, oof_df = simulate(strength, seed)
         gains[strength] = ablate_context(oof_df, train_df, n_resamples=N_RESAMPLES).loc["+ context"]
-    assert gains[0.85]["added"] >= 0.02 and gains[0.85]["added_low"] > 0 and gains[0.85]["gain"] >= 0.02
+    assert gains[0.85]["gain"] >= 0.02 and gains[0.85]["added"] >= 0.01 and gains[0.85]["added_low"] > 0
     assert gains[0.0]["added_low"] <= 0 <= gains[0.0]["added_high"] and abs(gains[0.0]["added"]) < 0.005
 
 
