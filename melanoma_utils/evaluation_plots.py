@@ -96,10 +96,10 @@ def plot_reliability(curves: Mapping[str, pd.DataFrame], title: str, source: str
     Args:
         curves: name -> table as of `reliability.compute_reliability`.
         title, source: see `plots.plot_bars`.
-        log: logarithmic axes, for small probabilities; a share of 0 is drawn at their lower end.
+        log: logarithmic axes, for small probabilities; a share of 0, or nearly so, is drawn at their lower end.
     """
     fig, (ax,) = new_figure(1, (5, 5.4), title, source)
-    floor = 0.5 * min(df["prob"].min() for df in curves.values()) if log else 0
+    floor = 0.5 * min(df[["prob", "share_high"]].to_numpy().min() for df in curves.values()) if log else 0
     for (marker, line, color), (name, df) in zip(STYLES, curves.items(), strict=False):
         share, low = df["share"].clip(lower=floor), df["share_low"].clip(lower=floor)
         ax.errorbar(df["prob"], share, [share - low, df["share_high"] - share], fmt=marker, linestyle=line, color=color,

@@ -60,9 +60,10 @@ def compute_reliability(targets: np.ndarray, probs: np.ndarray, prevalence: floa
                           for n, k in zip(sums["n_images"], sums["n_melanomas"], strict=True)])  # (B, 2)
     if prevalence is not None:
         intervals = shift_prior(intervals, own, prevalence)
-    table = {"prob": sums["prob"] / sums["w"], "share": sums["share"] / sums["w"], "share_low": intervals[:, 0],
-             "share_high": intervals[:, 1], "weight": sums["weight"], "n_images": sums["n_images"],
-             "n_melanomas": sums["n_melanomas"]}
+    share = sums["share"] / sums["w"]
+    table = {"prob": sums["prob"] / sums["w"], "share": share, "share_low": np.minimum(intervals[:, 0], share),
+             "share_high": np.maximum(intervals[:, 1], share),  # rounding puts an end at 1e-18 beyond a share of 0
+             "weight": sums["weight"], "n_images": sums["n_images"], "n_melanomas": sums["n_melanomas"]}
     return pd.DataFrame(table).reset_index(drop=True)
 
 

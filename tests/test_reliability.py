@@ -4,6 +4,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
 from melanoma_utils.calibration import shift_prior
+from melanoma_utils.evaluation_plots import plot_reliability
 from melanoma_utils.reliability import compute_ece, compute_reliability, score_probabilities, weigh_classes
 
 
@@ -22,6 +23,17 @@ def test_bins_are_those_of_scikit_learn(honest):
     assert df["share"].to_numpy() == pytest.approx(share) and df["prob"].to_numpy() == pytest.approx(prob)
     assert (df["n_images"] == 400).all() and df["n_melanomas"].sum() == targets.sum()
     assert ((df["share_low"] < df["share"]) & (df["share"] < df["share_high"])).all()
+
+
+@pytest.mark.parametrize("prevalence", [None, 0.0176, 0.9])
+def test_bins_without_one_class_have_an_interval_and_can_be_drawn(prevalence):
+    for n in range(11, 60):
+        targets, probs = np.repeat([0, 1], [n, n]), np.linspace(0.01, 0.99, 2 * n)
+        df = compute_reliability(targets, probs, prevalence)
+        assert ((df["share_low"] <= df["share"]) & (df["share"] <= df["share_high"])).all()
+        assert (df["share"].iloc[0], df["share"].iloc[-1]) == (0, 1) and df["share_high"].iloc[0] > 0
+    plot_reliability({"x": df}, "Title")
+    plot_reliability({"x": df}, "Title", log=True)
 
 
 def test_weights_give_melanomas_the_prevalence(honest):
