@@ -9,6 +9,7 @@ import torch
 from accelerate import notebook_launcher
 from accelerate.utils import broadcast_object_list
 
+from melanoma_utils.epoch import build_accelerator, predict_together
 from melanoma_utils.experiment import checkpoint_path, describe_training, is_trained, partial_path, save_fold
 from melanoma_utils.files import hash_file, lock_folder, update_json
 from melanoma_utils.folds import split_by_fold
@@ -16,7 +17,7 @@ from melanoma_utils.image_store import ImageStore
 from melanoma_utils.inference import select_samples
 from melanoma_utils.models import LesionClassifier, load_checkpoint, read_checkpoint_config
 from melanoma_utils.train_config import TrainConfig
-from melanoma_utils.training import build_accelerator, predict_together, train_fold
+from melanoma_utils.training import train_fold
 
 
 def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, *,

@@ -68,7 +68,7 @@ class LesionClassifier(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
         self.metadata = None
         if config.use_metadata:
-            self.metadata = nn.Linear(len(METADATA_FEATURES), 1).requires_grad_(False)  # set by training.fit_metadata
+            self.metadata = nn.Linear(len(METADATA_FEATURES), 1).requires_grad_(False)  # metadata_logit.py sets it
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(n_features, 1)
 

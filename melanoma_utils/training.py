@@ -1,12 +1,9 @@
-"""Training: one epoch, one fold."""
+"""Training: one fold."""
 
 import hashlib
 import io
-import math
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,24 +11,20 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast
-from scipy.optimize import brentq
-from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from melanoma_utils.competition import encode_metadata
+from melanoma_utils.epoch import build_accelerator, predict_together, train_epoch
 from melanoma_utils.files import hash_table, write_bytes
 from melanoma_utils.folds import split_by_fold
 from melanoma_utils.freezing import BATCH_NORM, freeze_layers
 from melanoma_utils.image_store import ImageStore
-from melanoma_utils.inference import Samples, autocast, predict_logits, select_samples
+from melanoma_utils.inference import Samples, select_samples
+from melanoma_utils.metadata_logit import fit_metadata
 from melanoma_utils.models import LesionClassifier, build_model, describe_model
 from melanoma_utils.objective import CLASSES, Objective, encode_diagnoses
 from melanoma_utils.train_config import OPTIMIZERS, TrainConfig, fill_config
-from melanoma_utils.transforms import build_augmentation, resize_batch, to_float
+from melanoma_utils.transforms import build_augmentation
 
 
 def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, partial_path: str | Path, *,
@@ -56,7 +49,7 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
         metadata_df: rows like train.csv's, for the metadata's regression: those of images that are not in folds_df join
             it, but for the patients of the fold left out, or watched.
         start: model of the same network whose parameters the training begins with; none = new ones.
-        accelerator: of the processes that train together, see `build_accelerator`; none = this one on the CPU.
+        accelerator: of the processes that train together, see `epoch.build_accelerator`; none = this one on the CPU.
         log: called with a line an epoch.
 
     Returns:
@@ -108,117 +101,12 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
     return run.pick_model(), pd.DataFrame(run.history), run.seconds
 
 
-def build_accelerator(device: str) -> Accelerator:
-    """Returns Hugging Face Accelerate's view of the processes that train together: those that torchrun, `accelerate
-    launch` or notebook_launcher has started, else this one alone.
-
-    Args:
-        device: "cpu" or "cuda"; several processes share the GPUs of each machine among them.
-
-    Raises:
-        ValueError: it is another device, such as one GPU by number.
-    """
-    if "WORLD_SIZE" not in os.environ:
-        AcceleratorState._reset_state(reset_partial_state=True)  # else the first call decides for all later ones
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no")  # `autocast` sees to that
-    if accelerator.device.type != device:
-        raise ValueError(f"DEVICE {device!r} is wanted and training would be on {accelerator.device}: say 'cpu', "
-                         "'cuda', or choose GPUs with CUDA_VISIBLE_DEVICES")
-    return accelerator
-
-
-def predict_together(model: LesionClassifier, samples: Samples, accelerator: Accelerator,
-                     **options: object) -> np.ndarray:
-    """Returns `inference.predict_logits` of all samples in every process, each having predicted its share.
-
-    Args:
-        model: the classifier.
-        samples: what to predict.
-        accelerator: of the processes.
-        **options: of predict_logits but its device.
-    """
-    rank, world = accelerator.process_index, accelerator.num_processes
-    own = replace(samples, rows=samples.rows[rank::world],
-                  metadata=None if samples.metadata is None else samples.metadata[rank::world])
-    logits = np.zeros(-(-len(samples.rows) // world), np.float32)  # as long in every process
-    logits[:len(own.rows)] = predict_logits(model, own, device=str(accelerator.device), **options)
-    gathered = accelerator.gather(torch.from_numpy(logits).to(accelerator.device))  # (world * m,)
-    return gathered.reshape(world, -1).T.flatten()[:len(samples.rows)].cpu().numpy()  # back in order
-
-
 def _encode_diagnoses(train_df: pd.DataFrame) -> np.ndarray:
     diagnoses = encode_diagnoses(train_df)
     if len(np.unique(diagnoses[diagnoses >= 0])) < 2:
         raise ValueError(f"TARGET 'diagnosis': the {len(train_df)} training images name less than two of the diagnoses "
                          f"{CLASSES}: say TARGET 'melanoma'")
     return diagnoses
-
-
-def train_epoch(objective: Objective, samples: Samples, optimizer: torch.optim.Optimizer, order: np.ndarray, *,
-                n_batches: int, image_size: int, augment: Callable[[torch.Tensor], torch.Tensor],
-                accelerator: Accelerator, after_step: Callable[[], None] = lambda: None,
-                precision: str = "fp32") -> float:
-    """Trains one pass and returns the mean loss.
-
-    Args:
-        objective: the classifier with its loss, prepared by the accelerator.
-        samples: what to train on.
-        optimizer: of the objective's parameters.
-        order: (n,) the samples to train on, in order.
-        n_batches: number of steps; the batches, of all processes together, are of equal size but for one image.
-        image_size: side in pixels to which the images are brought before all else.
-        augment: changes a batch of (B, 3, H, W) images in 0..1.
-        accelerator: of the processes, each of which takes its share of every batch.
-        after_step: called after each step, e.g. a scheduler's.
-        precision: "fp32" or "bf16".
-
-    Raises:
-        ValueError: the loss or the gradient is not finite.
-        MemoryError: a batch does not fit; tells which BATCH_SIZE to try.
-    """
-    objective.train()
-    device, rank, world = str(accelerator.device), accelerator.process_index, accelerator.num_processes
-    total = 0.0
-    for step, part in enumerate(np.array_split(order, n_batches)):
-        own = part[rank::world]
-        with _advise_batch_size(len(part)):
-            images = to_float(samples.images[samples.rows[own]], device)  # (B, 3, H, W)
-            images = augment(resize_batch(images, image_size))
-            metadata, targets, diagnoses = (None if values is None else torch.from_numpy(values[own]).to(device)
-                                            for values in (samples.metadata, samples.targets, samples.diagnoses))
-            with autocast(device, precision):
-                loss = objective(images, metadata, targets, diagnoses) * (len(own) * world / len(part))
-            mean_loss = accelerator.reduce(loss.detach(), "mean").item()  # over the batch of all processes
-            _check_finite("loss", mean_loss, optimizer, f"step {step + 1} of {n_batches}")
-            optimizer.zero_grad(set_to_none=True)
-            accelerator.backward(loss)
-            norm = nn.utils.get_total_norm([p.grad for p in objective.parameters() if p.grad is not None]).item()
-            _check_finite("gradient", norm, optimizer, f"step {step + 1} of {n_batches}")
-            optimizer.step()
-        after_step()
-        total += mean_loss * len(part)
-    if world > 1:  # each process has counted the batch norms' mean and variance over its own images
-        for buffer in objective.buffers():
-            broadcast(buffer, from_process=0)
-    return total / len(order)
-
-
-def _check_finite(name: str, value: float, optimizer: torch.optim.Optimizer, step: str) -> None:
-    if not math.isfinite(value):
-        raise ValueError(f"the {name} is {value} in {step}: lower LR {optimizer.param_groups[0]['lr']:.2g}, or use "
-                         "PRECISION='fp32'")
-
-
-@contextmanager
-def _advise_batch_size(batch_size: int) -> Iterator[None]:
-    """Turns torch's errors about memory into one that says what to try."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise
-        raise MemoryError(f"{batch_size} images at a time do not fit into memory: try "
-                          + f"BATCH_SIZE {batch_size // 2} or " * (batch_size >= 4) + "a smaller IMAGE_SIZE") from error
 
 
 def _make_pools(sources: np.ndarray, targets: np.ndarray, config: TrainConfig) -> list[tuple[np.ndarray, int]]:
@@ -236,25 +124,6 @@ def _make_pools(sources: np.ndarray, targets: np.ndarray, config: TrainConfig) -
         drawn |= sources == "test"
     whole = np.flatnonzero(~drawn)
     return [(whole, len(whole)), *pools]
-
-
-def fit_metadata(model: LesionClassifier, samples: Samples, more_df: pd.DataFrame | None = None) -> None:
-    """Sets a model's metadata layer to the logistic regression of the targets on the samples' metadata.
-
-    The layer stays so, and the network learns what the image adds to that logit. Where there are rows without images
-    too they join the regression, and its intercept is set to what fits the samples, among which melanomas may be
-    rarer or more frequent: their mean probability becomes the share of melanomas.
-    """
-    metadata, targets = samples.metadata, samples.targets
-    if more_df is not None:
-        metadata = np.concatenate([metadata, encode_metadata(more_df)])
-        targets = np.concatenate([targets, more_df["target"].to_numpy(np.float32)])
-    regression = LogisticRegression(max_iter=1000).fit(metadata, targets)
-    if more_df is not None:
-        logits = regression.decision_function(samples.metadata)
-        regression.intercept_ += brentq(lambda shift: expit(logits + shift).mean() - samples.targets.mean(), -50, 50)
-    state = {"weight": regression.coef_, "bias": regression.intercept_}  # (1, 12), (1,)
-    model.metadata.load_state_dict({name: torch.from_numpy(values) for name, values in state.items()})
 
 
 class _Run:
