@@ -1,6 +1,5 @@
 """Out-of-fold scores of changed images: what a change costs an experiment."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from melanoma_utils.experiment import checkpoint_path
 from melanoma_utils.image_store import ImageStore, JoinedImages, check_made_alike
 from melanoma_utils.inference import fuse_batch_norm, predict_logits, select_samples
 from melanoma_utils.models import load_checkpoint
+from melanoma_utils.operating_points import find_threshold
 from melanoma_utils.stress import STRESSES, StressedImages
 
 Images = np.ndarray | JoinedImages | StressedImages
@@ -80,20 +80,6 @@ def predict_variants(experiment_dir: str | Path, store: ImageStore, oof_df: pd.D
     return logits_df
 
 
-def pick_threshold(targets: np.ndarray, logits: np.ndarray, sensitivity: float) -> float:
-    """Returns the highest threshold at which at least so many of the melanomas (a share, 0..1) lie at or above it.
-
-    Raises:
-        ValueError: the share is not above 0 and at most 1, or there is no melanoma.
-    """
-    melanomas = np.sort(np.asarray(logits)[np.asarray(targets) == 1])[::-1]
-    if not 0 < sensitivity <= 1:
-        raise ValueError(f"SENSITIVITY {sensitivity} is not above 0 and at most 1")
-    if not len(melanomas):
-        raise ValueError(f"among {len(targets)} images there is no melanoma: a sensitivity does not exist")
-    return float(melanomas[math.ceil(round(sensitivity * len(melanomas), 9)) - 1])
-
-
 def summarize_stress(oof_df: pd.DataFrame, logits_df: pd.DataFrame, kind: str, sensitivity: float = 0.95, *,
                      n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Returns what a kind of stress does, a row a strength, beside the unchanged images (strength 0).
@@ -112,13 +98,13 @@ def summarize_stress(oof_df: pd.DataFrame, logits_df: pd.DataFrame, kind: str, s
         unchanged images).
 
     Raises:
-        ValueError: see `pick_threshold` and `evaluation.compute_auc_difference`.
+        ValueError: see `operating_points.find_threshold` and `evaluation.compute_auc_difference`.
         KeyError: an image, or strength 0, is not in logits_df.
     """
     targets, patients = oof_df["target"].to_numpy(), oof_df["patient_id"].to_numpy()
     logits_df, how = logits_df.loc[oof_df["image_name"]], {"n_resamples": n_resamples, "seed": seed}
     unchanged = logits_df[0].to_numpy()
-    threshold, rows = pick_threshold(targets, unchanged, sensitivity), []
+    threshold, rows = find_threshold(targets, unchanged, sensitivity), []
     for strength in sorted(logits_df):
         logits = logits_df[strength].to_numpy()
         auc = compute_auc_interval(targets, logits, patients, **how)

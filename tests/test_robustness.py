@@ -14,7 +14,7 @@ from melanoma_utils.experiment import checkpoint_path, describe_training, read_o
 from melanoma_utils.folds import read_folds
 from melanoma_utils.image_store import ImageStore, open_store
 from melanoma_utils.models import ModelConfig, build_model
-from melanoma_utils.robustness import pick_threshold, predict_variants, sample_by_class, summarize_stress
+from melanoma_utils.robustness import predict_variants, sample_by_class, summarize_stress
 from melanoma_utils.stress import StressedImages
 from melanoma_utils.train_config import TrainConfig
 
@@ -93,16 +93,6 @@ def test_the_summary_can_be_reckoned_by_hand():
     assert df["shift_melanoma"].tolist() == [-3, 0, 1] and df["shift_benign"].tolist() == [0, 0, 1]
     assert df["sensitivity"].tolist() == pytest.approx([0.6, 0.9, 1.0])  # threshold 5.5
     assert df["specificity"].tolist() == pytest.approx([0.6, 0.6, 0.5])
-
-
-def test_the_threshold_finds_at_least_the_share_and_no_lower_one_is_needed():
-    logits, targets = np.array([3.0, 1.0, 2.0, 4.0, 9.0]), np.array([1, 1, 1, 1, 0])
-    assert [pick_threshold(targets, logits, s) for s in (0.01, 0.5, 0.75, 0.76, 1)] == [4, 3, 2, 1, 1]
-    for share in (0, 1.1, float("nan")):
-        with pytest.raises(ValueError, match=f"SENSITIVITY {share} is not above 0"):
-            pick_threshold(targets, logits, share)
-    with pytest.raises(ValueError, match="there is no melanoma"):
-        pick_threshold(np.zeros(5), logits, 0.9)
 
 
 @pytest.mark.parametrize(("n_melanomas", "max_images", "wanted"), [
