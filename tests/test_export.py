@@ -30,7 +30,10 @@ def test_the_card_tells_data_figures_and_limits(experiment_dir, tmp_path):
     card = (tmp_path / "README.md").read_text()
     assert "Not a medical device" in card and "24 patients" in card and "synthetic competition" in card
     assert "ROC AUC 0." in card and "CC BY-NC 4.0" in card and "{" not in card
-    assert (tmp_path / "metrics.json").read_bytes() == (experiment_dir / "metrics.json").read_bytes()
+    point = read_json(experiment_dir / "metrics.json")["operating_points"][0]
+    assert f"| {point['sensitivity']:.1%} | {point['specificity']:.1%} |" in card
+    for name in ("metrics.json", "parameters.json", "calibration.json", "operating_points.csv"):
+        assert (tmp_path / name).read_bytes() == (experiment_dir / name).read_bytes()
 
 
 def test_folds_of_an_older_export_do_not_stay(experiment_dir, tmp_path):
