@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import nn
 
-from melanoma_utils import plots
+from melanoma_utils import saliency_plots
 from melanoma_utils.drawing import draw_image
 from melanoma_utils.explain import (
     compute_grad_cam,
@@ -250,7 +250,7 @@ def test_app_and_notebook_have_the_same_colors():
     steps = np.linspace(0, 1, 256, dtype=np.float32)[None]
     black = np.zeros((1, 256, 3), np.uint8)
     ours = overlay_saliency(black, steps, 1) / np.maximum(steps, 1 / 255)[..., None]
-    wanted = 255 * colormaps[plots.SALIENCY_COLORS](steps)[..., :3]
+    wanted = 255 * colormaps[saliency_plots.SALIENCY_COLORS](steps)[..., :3]
     assert ours[:, 64:] == pytest.approx(wanted[:, 64:], abs=8)  # ours has 17 steps, straight lines between
 
 
