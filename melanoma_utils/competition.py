@@ -33,12 +33,7 @@ def read_train(data_dir: str | Path) -> pd.DataFrame:
         ValueError: a column is missing, an image_name repeated, an image_name or patient_id empty,
             an age no number, or a target outside {0, 1}; names file, column, row and count.
     """
-    return read_train_table(Path(data_dir) / "train.csv")
-
-
-def read_train_table(path: str | Path) -> pd.DataFrame:
-    """Returns a table like train.csv, by whatever name; checks and raises like `read_train`."""
-    path = Path(path)
+    path = Path(data_dir) / "train.csv"
     df = read_table(path, TRAIN_COLUMNS)
     _check_rows(path, df, "patient_id", df["patient_id"].isna(), "is empty")
     target = pd.to_numeric(df["target"], errors="coerce")

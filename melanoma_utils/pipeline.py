@@ -129,7 +129,7 @@ def _list_inputs(plan: Plan) -> list[Path]:
     labels = [path for name in p["TEACHERS"] for path in sorted(Path(p["OUTPUT_DIR"], name).glob("test_fold_*.csv"))]
     models = sorted(Path(p["START_FROM"]).glob("fold_*.safetensors")) if p["START_FROM"] else []
     tables += [Path(p["FOLDS_FROM"], "folds.csv")] if p["FOLDS_FROM"] else []
-    return [*tables, *labels, *models, Path(p["DUPLICATES_CSV"]), Path(p["METADATA_CSV"]), Path(p["WEIGHTS"])]
+    return [*tables, *labels, *models, Path(p["DUPLICATES_CSV"]), Path(p["WEIGHTS"])]
 
 
 def _execute_runs(runs: Mapping[str, Run], runs_dir: Path, n_workers: int, dask: str) -> Iterator[str]:
@@ -204,7 +204,7 @@ def _check_experiment(plan: Plan, fresh_steps: Sequence[str]) -> None:
     path = plan.experiment_dir / "parameters.json"
     wanted = {k: v for k, v in sorted(plan.parameters.items()) if k not in FREE}
     wanted |= {name: Path(plan.parameters[name]).name
-               for name in ("WEIGHTS", "FOLDS_FROM", "START_FROM", "DUPLICATES_CSV", "METADATA_CSV", "EXTERNAL_DIR")}
+               for name in ("WEIGHTS", "FOLDS_FROM", "START_FROM", "DUPLICATES_CSV", "EXTERNAL_DIR")}
     known = {name: value for of_step in plan.defaults.values() for name, value in of_step.items()}
     # a parameter that came later had its default
     stored = read_json(path) if path.is_file() else {}

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from melanoma_utils.epoch import build_accelerator, predict_together, train_epoch
-from melanoma_utils.files import hash_table, write_bytes
+from melanoma_utils.files import write_bytes
 from melanoma_utils.folds import split_by_fold
 from melanoma_utils.freezing import BATCH_NORM, freeze_layers
 from melanoma_utils.image_store import ImageStore
@@ -28,8 +28,7 @@ from melanoma_utils.transforms import build_augmentation
 
 
 def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, partial_path: str | Path, *,
-               pseudo_df: pd.DataFrame | None = None, metadata_df: pd.DataFrame | None = None,
-               start: LesionClassifier | None = None,
+               pseudo_df: pd.DataFrame | None = None, start: LesionClassifier | None = None,
                accelerator: Accelerator | None = None,
                log: Callable[[str], None] = print) -> tuple[LesionClassifier, pd.DataFrame, float]:
     """Trains on all folds but one, continuing after the last whole epoch of a run that was stopped.
@@ -46,8 +45,6 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
         config: what to train.
         partial_path: file for the state after each epoch; the caller deletes it when the result is stored.
         pseudo_df: test images with soft targets to train on as well, of `pseudo_labels.read_pseudo_labels`.
-        metadata_df: rows like train.csv's, for the metadata's regression: those of images that are not in folds_df join
-            it, but for the patients of the fold left out, or watched.
         start: model of the same network whose parameters the training begins with; none = new ones.
         accelerator: of the processes that train together, see `epoch.build_accelerator`; none = this one on the CPU.
         log: called with a line an epoch.
@@ -87,12 +84,7 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
     if config.n_external and "external" not in sources:
         raise ValueError(f"N_EXTERNAL is {config.n_external}, but there are no external images in the folds: run "
                          "02_create_folds with EXTERNAL_DIR, or say N_EXTERNAL 0")
-    if metadata_df is not None:
-        left_out = folds_df["patient_id"][~folds_df["image_name"].isin(frames["train"]["image_name"])]
-        is_more = ~metadata_df["patient_id"].isin(left_out) & ~metadata_df["image_name"].isin(folds_df["image_name"])
-        metadata_df = metadata_df[is_more]
-    run = _Run(samples, sources, config, fold, accelerator or build_accelerator("cpu"), store.identity, start,
-               metadata_df)
+    run = _Run(samples, sources, config, fold, accelerator or build_accelerator("cpu"), store.identity, start)
     run.resume(Path(partial_path), log)
     run.accelerator.wait_for_everyone()  # nobody writes what another still reads
     while not run.is_finished():
@@ -130,15 +122,13 @@ class _Run:
     """The state of one fold's training: what an epoch changes, and what a stopped run must find again."""
 
     def __init__(self, samples: dict[str, Samples], sources: np.ndarray, config: TrainConfig, fold: int,
-                 accelerator: Accelerator, store_identity: dict, start: LesionClassifier | None,
-                 metadata_df: pd.DataFrame | None):
+                 accelerator: Accelerator, store_identity: dict, start: LesionClassifier | None):
         self.samples, self.config, self.fold, self.accelerator = samples, config, fold, accelerator
         self.store_identity = store_identity
         self.history: list[dict] = []
         self.seconds = 0.0
         self.best_state: dict | None = None  # of the best epoch, or the mean of the last ones
         self.start_sha256: str | None = None
-        self.metadata_sha256 = None if metadata_df is None else hash_table(metadata_df)
         self.pools = _make_pools(sources, samples["train"].targets, config)
         n_images, world = sum(n for _, n in self.pools), accelerator.num_processes
         self.n_batches = -(-n_images // config.batch_size)
@@ -151,8 +141,7 @@ class _Run:
         if start is not None:
             self._load_start(start)
         if config.model.use_metadata:
-            # not on external patients, who are others in sex, age and site
-            fit_metadata(self.model, samples["competition"], metadata_df)
+            fit_metadata(self.model, samples["competition"])  # external patients are others, in sex, age and site
         frozen = freeze_layers(self.model.backbone, config.n_frozen_layers)
         if config.freeze_batch_norm:
             frozen = [module for module in self.model.modules() if isinstance(module, BATCH_NORM)]
@@ -274,8 +263,7 @@ class _Run:
         train = self.samples["train"]
         digest = hashlib.sha256(train.rows.tobytes() + train.targets.tobytes()).hexdigest()
         config = asdict(self.config) | {"model": describe_model(self.config.model)}
-        optional = {"start_sha256": self.start_sha256, "n_processes": self.accelerator.num_processes,
-                    "metadata_sha256": self.metadata_sha256}
+        optional = {"start_sha256": self.start_sha256, "n_processes": self.accelerator.num_processes}
         return {"config": config, "fold": self.fold, "train_sha256": digest, "store": self.store_identity,
                 **{key: value for key, value in optional.items() if value not in (None, 1)}}
 

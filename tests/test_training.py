@@ -142,29 +142,6 @@ def test_metadata_give_the_logit_of_their_logistic_regression(store, folds_df, t
     assert np.ptp(wanted) > 0.1
 
 
-def test_rows_without_images_join_the_metadata_s_regression(store, folds_df, tmp_path):
-    rng = np.random.default_rng(0)
-    more_df = pd.DataFrame({"sex": rng.choice(["male", "female"], 400), "age_approx": rng.uniform(20, 80, 400),
-                            "anatom_site_general_challenge": "torso"})
-    more_df = more_df.assign(image_name=[f"more_{i}" for i in range(400)], patient_id=[f"more_{i}" for i in range(400)],
-                             target=((more_df["sex"] == "male") & (rng.random(400) < 0.1)).astype(int))
-    left_out_df = folds_df[folds_df["fold"] == 0].assign(target=1, sex="female")
-    held_df = pd.concat([left_out_df, left_out_df.assign(image_name="again_" + left_out_df["image_name"])])
-    config = replace(CONFIG, n_epochs=1, model=replace(CONFIG.model, use_metadata=True))
-    alone, with_more, with_all = (
-        train_fold(store, folds_df, 0, config, tmp_path / f"{i}.pt", metadata_df=df, log=quiet)[0]
-        for i, df in enumerate((None, more_df, pd.concat([more_df, held_df, folds_df[folds_df["fold"] != 0]]))))
-    assert states_equal(with_more, with_all)  # neither the patients left out nor rows twice
-    train_df = folds_df[folds_df["fold"] != 0]
-    both_df = pd.concat([train_df, more_df])
-    expected = LogisticRegression(max_iter=1000).fit(encode_metadata(both_df), both_df["target"])
-    np.testing.assert_allclose(with_more.metadata.weight.numpy(), expected.coef_, atol=1e-5)
-    assert not torch.equal(alone.metadata.weight, with_more.metadata.weight)
-    with torch.no_grad():
-        probs = with_more.metadata(torch.from_numpy(encode_metadata(train_df))).sigmoid()
-    assert probs.mean().item() == pytest.approx(train_df["target"].mean(), abs=1e-4)  # not the rarer melanomas' of more
-
-
 def test_external_images_are_trained_on_and_decide_nothing_else(store, folds_df, tmp_path, monkeypatch):
     """Half of the rows become external: the watched fold, the fold that is scored and the metadata have none."""
     is_external = pd.Series(range(len(folds_df))) % 2 == 1
