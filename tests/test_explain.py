@@ -30,7 +30,7 @@ FAMILIES = [("torchvision/mobilenet_v2", 128, "features"), ("torchvision/mobilen
             ("timm/test_resnet", 64, "layer3"),
             ("timm/test_vit", 160, "blocks.5.norm1"),  # the class token answers
             ("timm/test_vit2", 64, "norm")]  # the mean of all tokens answers
-LARGE_FAMILIES = [("torchvision/efficientnet_b0", 64, "features.5"), ("torchvision/convnext_tiny", 64, "features.5"),
+LARGE_FAMILIES = [("torchvision/efficientnet_b0", 64, "features.5"), ("torchvision/convnext_tiny", 64, "features.6.0"),
                   ("torchvision/densenet121", 64, "features.transition3.conv"), ("torchvision/resnet50", 64, "layer3"),
                   ("torchvision/vit_b_16", 224, "encoder.layers.encoder_layer_11.ln_1"),
                   ("torchvision/swin_t", 128, "permute"), ("timm/swin_tiny_patch4_window7_224", 128, "norm"),
