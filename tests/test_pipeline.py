@@ -155,7 +155,7 @@ def test_fresh_starts_the_named_steps_over(finished, data_dir, tmp_path):
     assert "nothing to do" not in printed and "03_train" not in printed
     changed = {p for p, d in digest(folder).items() if digest(finished[0]).get(p) != d}
     assert changed == {f"output/tiny/{name}" for name in ("metrics.json", "parameters.json", "operating_points.csv",
-                                                          "decision_curve.csv", "subgroups.csv")}
+                                                          "decision_curve.csv", "subgroups.csv", "context.csv")}
 
 
 def test_fresh_with_a_fold_spares_the_others(finished, data_dir, tmp_path):
