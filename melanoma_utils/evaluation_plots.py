@@ -238,7 +238,8 @@ def _draw_group_intervals(ax: Axes, df: pd.DataFrame, name: str, y: np.ndarray) 
 
 
 def _label_log_axis(axis: Axis) -> None:
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))  # else the labels overlap
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
 
