@@ -2,6 +2,8 @@
 
 import numpy as np
 import pandas as pd
+import torch
+from kornia.color import rgb_to_lab
 
 RIM_SHARE = 1 / 8  # of the side: the width of the border that is looked at
 MIN_LIGHTNESS = 15  # L* below which a pixel counts as the dark frame or a hair; the darkest skin has 20
@@ -9,9 +11,6 @@ MIN_PIXELS = 0.2  # share of the border that must be left
 CHUNK = 256  # images at a time
 # Chardon et al. 1991 (doi 10.1111/j.1467-2494.1991.tb00561.x), Del Bino & Bernerd 2013 (doi 10.1111/bjd.12529).
 TONES = {"dark": -30, "brown": 10, "tan": 28, "intermediate": 41, "light": 55, "very light": np.inf}  # ITA up to
-TO_XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750],
-                   [0.0193339, 0.1191920, 0.9503041]])  # of linear sRGB, IEC 61966-2-1
-WHITE = TO_XYZ.sum(1)  # D65
 
 
 def measure_ita(images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
@@ -52,12 +51,8 @@ def _measure_chunk(images: np.ndarray) -> np.ndarray:
 
 def convert_to_lab(pixels: np.ndarray) -> np.ndarray:
     """Returns (…, 3) CIE L*a*b* (D65) of (…, 3) uint8 sRGB pixels."""
-    levels = np.arange(256) / 255
-    linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)[pixels]  # (…, 3)
-    ratio = linear @ TO_XYZ.T / WHITE
-    f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
-    x, y, z = np.moveaxis(f, -1, 0)
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+    channels = torch.from_numpy(np.ascontiguousarray(pixels)).reshape(1, -1, 1, 3).permute(0, 3, 1, 2)  # (1, 3, n, 1)
+    return rgb_to_lab(channels.float() / 255).permute(0, 2, 3, 1).numpy().reshape(pixels.shape)
 
 
 def name_tones(angles: np.ndarray) -> pd.Series:
