@@ -10,9 +10,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
+from scipy.special import logit
 
 from melanoma_utils.archives import Source, list_zip_members
+from melanoma_utils.calibration import apply_calibration, read_calibration
 from melanoma_utils.competition import IMAGE_SUFFIXES, METADATA_COLUMNS, encode_metadata, read_table
+from melanoma_utils.evaluation import check_prevalence
 from melanoma_utils.files import write_csv
 from melanoma_utils.images import load_at_sizes
 from melanoma_utils.inference import Forward, Samples, pick_device, predict_logits
@@ -153,6 +156,10 @@ def _select_metadata(names: Sequence[str], metadata_df: pd.DataFrame | None) -> 
     return encode_metadata(df.reindex(index=names, columns=METADATA_COLUMNS).astype({"age_approx": float}))
 
 
+def _find_folder(path: str | Path) -> Path:
+    return Path(path) if Path(path).is_dir() else Path(path).parent
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status: 1 where nothing, or not every image, could be predicted."""
     parser = argparse.ArgumentParser(prog="python -m melanoma_utils.predict", description=__doc__)
@@ -160,6 +167,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", required=True, help="folder of an experiment, of an exported model, or a checkpoint")
     parser.add_argument("-o", "--output", default="predictions.csv", metavar="FILE")
     parser.add_argument("--metadata", metavar="FILE.csv", help="sex, age and site by image_name, as in test.csv")
+    parser.add_argument("--prevalence", type=float, metavar="SHARE",
+                        help="give calibrated probabilities for people among whose lesions this share are melanomas, "
+                             "such as 0.0176; by the calibration.json beside the model")
     parser.add_argument("--tta-views", type=int, default=4, choices=TTA_VIEWS)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--runtime", default="auto", choices=RUNTIMES,
@@ -168,6 +178,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         ensemble, images = load_ensemble(a.model), list_images(a.images)
+        calibration = read_calibration(_find_folder(a.model) / "calibration.json") if a.prevalence is not None else None
+        if calibration:
+            check_prevalence(a.prevalence)
         if a.metadata and not Path(a.metadata).is_file():
             raise FileNotFoundError(f"{a.metadata} does not exist")
         metadata_df = read_table(Path(a.metadata), ("image_name", *METADATA_COLUMNS)) if a.metadata else None
@@ -181,13 +194,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ensemble = ensemble.compile()
         predictions_df, bad = predict_images(ensemble, images, metadata_df, tta_views=a.tta_views, device=device,
                                              log=lambda line: print(line, flush=True))
+        if calibration:
+            columns = ["probability", "lowest", "highest"]
+            logits = logit(predictions_df[columns].clip(1e-15, 1 - 1e-15))
+            predictions_df[columns] = apply_calibration(calibration, logits, a.prevalence)
         write_csv(a.output, predictions_df)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for reason in bad.values():
         print(f"not predicted: {reason}", file=sys.stderr)
-    print(f"{a.output}: {len(predictions_df):,} images by {len(ensemble.models)} models; not calibrated, not a medical "
+    meaning = f"calibrated for a share of melanomas of {a.prevalence:.3g}" if calibration else "not calibrated"
+    print(f"{a.output}: {len(predictions_df):,} images by {len(ensemble.models)} models; {meaning}, not a medical "
           "device")
     return int(bool(bad))
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from melanoma_utils import predict
+from melanoma_utils.calibration import apply_calibration, read_calibration
 from melanoma_utils.competition import read_test
 from melanoma_utils.export import export_model
 from melanoma_utils.models import ModelConfig, build_model, save_checkpoint
@@ -30,6 +31,32 @@ def test_it_says_what_the_submission_says(finished, experiment_dir, data_dir, tm
     assert (df["lowest"] <= df["probability"]).all() and (df["probability"] <= df["highest"]).all()
     said = capsys.readouterr()
     assert "24 of 24 images" in said.out and "24 images by 2 models; not calibrated" in said.out and said.err == ""
+
+
+def test_probabilities_for_people_of_a_prevalence(experiment_dir, data_dir, tmp_path, capsys):
+    out, image = tmp_path / "predictions.csv", str(data_dir / "jpeg" / "test")
+    tables = []
+    for flags in ([], ["--prevalence", "0.01"]):
+        assert main([image, "--model", str(experiment_dir), "-o", str(out), "--tta-views", "1", *flags]) == 0
+        tables.append(pd.read_csv(out).set_index("image_name"))
+    assert "calibrated for a share of melanomas of 0.01" in capsys.readouterr().out
+    calibration = read_calibration(experiment_dir / "calibration.json")
+    for column in tables[0]:
+        raw = tables[0][column].to_numpy()
+        wanted = apply_calibration(calibration, np.log(raw / (1 - raw)), 0.01)
+        np.testing.assert_allclose(tables[1][column], wanted, rtol=1e-6)
+    assert tables[1]["probability"].mean() < tables[0]["probability"].mean()
+
+
+def test_a_prevalence_wants_a_share_and_a_calibration(experiment_dir, data_dir, tmp_path, capsys):
+    copy, image = tmp_path / "copy", str(data_dir / "jpeg" / "test")
+    shutil.copytree(experiment_dir, copy)
+    assert main([image, "--model", str(copy), "-o", str(tmp_path / "p.csv"), "--prevalence", "1.76"]) == 1
+    assert "PREVALENCE 1.76 is not between 0 and 1" in capsys.readouterr().err
+    (copy / "calibration.json").unlink()
+    assert main([image, "--model", str(copy), "-o", str(tmp_path / "p.csv"), "--prevalence", "0.0176"]) == 1
+    assert "calibration.json does not exist: run 04_evaluate_oof" in capsys.readouterr().err
+    assert not (tmp_path / "p.csv").exists()
 
 
 @pytest.fixture(scope="module")
