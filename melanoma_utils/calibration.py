@@ -70,6 +70,7 @@ def _fit_platt(targets: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     x = (logits - mean) / sd if sd > 0 else np.zeros(len(logits))
 
     def measure_loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        """Returns the mean cross-entropy at (scale, shift) of x and its gradient."""
         z = parameters[0] * x + parameters[1]
         error = (expit(z) - wanted) / len(x)
         return float((np.logaddexp(0, z) - wanted * z).mean()), np.array([error @ x, error.sum()])

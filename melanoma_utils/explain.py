@@ -1,7 +1,7 @@
 """Saliency: where in an image the evidence for melanoma lies, by Grad-CAM."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -43,6 +43,24 @@ def explain_images(models: Sequence[LesionClassifier], images: np.ndarray, *, ba
     evidence = evidence.clip(0)  # (N, H, W)
     most = evidence.max((1, 2), keepdims=True)
     return np.divide(evidence, most, out=np.zeros_like(evidence), where=most > 0)
+
+
+def explain_out_of_fold(models: Mapping[int, LesionClassifier], images: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Returns the saliency of `explain_images`, each image explained by the model of its own fold.
+
+    Args:
+        models: fold -> the model that has not seen it.
+        images: (N, H, W, 3) uint8 RGB of the models' size.
+        folds: (N,) the folds of the images.
+
+    Raises:
+        KeyError: a fold has no model.
+        ValueError: see `compute_grad_cam`.
+    """
+    folds, saliency = np.asarray(folds), np.zeros(images.shape[:3], np.float32)
+    for fold in np.unique(folds):
+        saliency[folds == fold] = explain_images([models[fold]], images[folds == fold])
+    return saliency
 
 
 def compute_grad_cam(model: LesionClassifier, images: np.ndarray, *, batch_size: int = 32,

@@ -45,7 +45,7 @@ def fold_batch_norms(backbone: nn.Module, batch_norms: list[nn.Module]) -> nn.Mo
     """
     if not batch_norms:
         return backbone
-    frozen = {name for name, module in backbone.named_modules() if any(module is b for b in batch_norms)}
+    frozen = {name for name, module in backbone.named_modules() if module in set(batch_norms)}
     try:
         traced = torch.fx.symbolic_trace(backbone)
     except (torch.fx.proxy.TraceError, TypeError, NameError, RuntimeError, AssertionError):
@@ -71,6 +71,7 @@ class _FoldedConvolution(nn.Module):
         self.convolution, self.batch_norm = convolution, batch_norm
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns what the batch norm returns of the convolution of x, (N, C, H, W)."""
         conv, bn = self.convolution, self.batch_norm
         scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)  # (C,)
         mean = bn.running_mean if conv.bias is None else bn.running_mean - conv.bias

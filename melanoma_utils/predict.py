@@ -5,12 +5,13 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from scipy.special import logit
+from scipy.special import expit
 
 from melanoma_utils.archives import Source, list_zip_members
 from melanoma_utils.calibration import apply_calibration, read_calibration
@@ -21,7 +22,6 @@ from melanoma_utils.images import load_at_sizes
 from melanoma_utils.inference import Forward, Samples, pick_device, predict_logits
 from melanoma_utils.models import LesionClassifier, load_checkpoint
 from melanoma_utils.openvino_runtime import RUNTIMES, compile_openvino, is_openvino_wanted
-from melanoma_utils.submission import average_logits
 from melanoma_utils.transforms import TTA_VIEWS
 
 SUFFIXES = {suffix for suffixes in IMAGE_SUFFIXES.values() for suffix in suffixes}
@@ -100,8 +100,8 @@ def _list_named(path: Path) -> list[tuple[str, Source]]:
 
 def predict_images(ensemble: Ensemble, images: Mapping[str, Source],
                    metadata_df: pd.DataFrame | None = None, *, tta_views: int = 4, device: str = "cpu",
-                   n_jobs: int = -1, log: Callable[[str], None] = lambda line: None) -> tuple[pd.DataFrame,
-                                                                                               dict[str, str]]:
+                   n_jobs: int = -1, to_probs: Callable[[np.ndarray], np.ndarray] = expit,
+                   log: Callable[[str], None] = lambda line: None) -> tuple[pd.DataFrame, dict[str, str]]:
     """Returns the probabilities of images, and why some could not be read.
 
     Args:
@@ -112,11 +112,12 @@ def predict_images(ensemble: Ensemble, images: Mapping[str, Source],
         tta_views: 1, 2, 4 or 8 flips and turns averaged.
         device: "cpu" or "cuda".
         n_jobs: processes that decode; -1 is one a core.
+        to_probs: what makes probabilities of logits, never falling, such as `calibration.apply_calibration`.
         log: called with a line after every chunk of images.
 
     Returns:
-        (predictions_df, bad): columns image_name, probability (sigmoid of the mean logit over the models, not
-        calibrated), lowest, highest (of the single models); image_name -> reason.
+        (predictions_df, bad): columns image_name, probability (of the mean logit over the models), lowest, highest (of
+        the single models); image_name -> reason.
     """
     names, models, config, logits, bad = list(images), ensemble.models, ensemble.models[0].config, [], {}
     forwards = ensemble.forwards or (None,) * len(models)
@@ -136,11 +137,11 @@ def predict_images(ensemble: Ensemble, images: Mapping[str, Source],
                  for k, (model, forward) in enumerate(zip(models, forwards, strict=True))}, index=good))
         log(f"{start + len(chunk):,} of {len(names):,} images")
     logits_df = pd.concat(logits) if logits else pd.DataFrame(columns=range(len(models)), dtype=np.float32)
-    tables = [logits_df[k].rename("logit").rename_axis("image_name").reset_index() for k in logits_df]
-    probs = average_logits(tables).set_index("image_name")["target"].reindex(logits_df.index)
-    single = 1 / (1 + np.exp(-logits_df.to_numpy(np.float64)))  # (N, n_models)
-    return pd.DataFrame({"image_name": logits_df.index, "probability": probs.to_numpy(), "lowest": single.min(1),
-                         "highest": single.max(1)}), bad
+    values = logits_df.to_numpy(np.float64)  # (N, n_models)
+    probs = to_probs(np.stack([values.mean(1), values.min(1), values.max(1)], axis=1))  # (N, 3)
+    predictions_df = pd.DataFrame(probs, columns=["probability", "lowest", "highest"])
+    predictions_df.insert(0, "image_name", logits_df.index)
+    return predictions_df, bad
 
 
 def _try_load(path: Source, *how: object) -> np.ndarray | str:
@@ -156,12 +157,16 @@ def _select_metadata(names: Sequence[str], metadata_df: pd.DataFrame | None) -> 
     return encode_metadata(df.reindex(index=names, columns=METADATA_COLUMNS).astype({"age_approx": float}))
 
 
-def _find_folder(path: str | Path) -> Path:
-    return Path(path) if Path(path).is_dir() else Path(path).parent
+def _read_to_probs(model: str | Path, prevalence: float | None) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns what makes probabilities of logits: the calibration beside the model, without prevalence the sigmoid."""
+    if prevalence is None:
+        return expit
+    check_prevalence(prevalence)
+    folder = Path(model) if Path(model).is_dir() else Path(model).parent
+    return partial(apply_calibration, read_calibration(folder / "calibration.json"), prevalence=prevalence)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns its exit status: 1 where nothing, or not every image, could be predicted."""
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m melanoma_utils.predict", description=__doc__)
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="image files, folders, zip archives")
     parser.add_argument("--model", required=True, help="folder of an experiment, of an exported model, or a checkpoint")
@@ -174,13 +179,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--runtime", default="auto", choices=RUNTIMES,
                         help="auto: OpenVINO for many images on a CPU, where it is installed")
-    a = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit status: 1 where nothing, or not every image, could be predicted."""
+    a = _parse(arguments)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         ensemble, images = load_ensemble(a.model), list_images(a.images)
-        calibration = read_calibration(_find_folder(a.model) / "calibration.json") if a.prevalence is not None else None
-        if calibration:
-            check_prevalence(a.prevalence)
+        to_probs = _read_to_probs(a.model, a.prevalence)
         if a.metadata and not Path(a.metadata).is_file():
             raise FileNotFoundError(f"{a.metadata} does not exist")
         metadata_df = read_table(Path(a.metadata), ("image_name", *METADATA_COLUMNS)) if a.metadata else None
@@ -193,18 +201,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if is_openvino_wanted(a.runtime, device, len(images)):
             ensemble = ensemble.compile()
         predictions_df, bad = predict_images(ensemble, images, metadata_df, tta_views=a.tta_views, device=device,
-                                             log=lambda line: print(line, flush=True))
-        if calibration:
-            columns = ["probability", "lowest", "highest"]
-            logits = logit(predictions_df[columns].clip(1e-15, 1 - 1e-15))
-            predictions_df[columns] = apply_calibration(calibration, logits, a.prevalence)
+                                             to_probs=to_probs, log=lambda line: print(line, flush=True))
         write_csv(a.output, predictions_df)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for reason in bad.values():
         print(f"not predicted: {reason}", file=sys.stderr)
-    meaning = f"calibrated for a share of melanomas of {a.prevalence:.3g}" if calibration else "not calibrated"
+    meaning = "not calibrated" if a.prevalence is None else \
+        f"calibrated for a share of melanomas of {a.prevalence:.3g}"
     print(f"{a.output}: {len(predictions_df):,} images by {len(ensemble.models)} models; {meaning}, not a medical "
           "device")
     return int(bool(bad))

@@ -80,6 +80,7 @@ def build_augmentation(config: AugmentConfig) -> Callable[[torch.Tensor], torch.
     augmentation = K.AugmentationSequential(*steps, data_keys=["input"]) if steps else nn.Identity()
 
     def augment(images: torch.Tensor) -> torch.Tensor:
+        """Returns (N, 3, H, W) changed images in 0..1."""
         images = augmentation(images)
         if config.color:
             change = torch.empty(len(images), 3, 1, 1, device=images.device).uniform_(-config.color, config.color)

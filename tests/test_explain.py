@@ -14,6 +14,7 @@ from melanoma_utils.drawing import draw_image
 from melanoma_utils.explain import (
     compute_grad_cam,
     explain_images,
+    explain_out_of_fold,
     measure_saliency_outside,
     overlay_saliency,
 )
@@ -144,6 +145,17 @@ def test_an_ensembles_map_is_the_mean_of_its_models(squares):
     assert explain_images(ensemble.models, images) == pytest.approx(expected, abs=1e-6)
     both = explain_images([make_bright_model(1), make_bright_model(-1)], images)  # one for, one as much against
     assert (both == 0).all()
+
+
+def test_each_image_is_explained_by_the_model_of_its_fold(squares):
+    images, _ = squares
+    models, folds = {0: make_bright_model(1), 2: make_bright_model(-1)}, np.array([2, 0] * len(images))[:len(images)]
+    saliency = explain_out_of_fold(models, images, folds)
+    for i, fold in enumerate(folds):
+        assert saliency[i] == pytest.approx(explain_images([models[fold]], images[[i]])[0], abs=1e-6)
+    assert saliency[folds == 0].any() and not np.array_equal(saliency, explain_images([models[0]], images))
+    with pytest.raises(KeyError):
+        explain_out_of_fold(models, images, folds + 1)
 
 
 def test_metadata_play_no_part(squares):
