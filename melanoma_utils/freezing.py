@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.func import functional_call
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
@@ -47,7 +48,7 @@ def fold_batch_norms(backbone: nn.Module, batch_norms: list[nn.Module]) -> nn.Mo
         return backbone
     frozen = {name for name, module in backbone.named_modules() if module in set(batch_norms)}
     try:
-        traced = torch.fx.symbolic_trace(backbone)
+        traced = torch.fx.GraphModule(backbone, _LayerTracer().trace(backbone))
     except (torch.fx.proxy.TraceError, TypeError, NameError, RuntimeError, AssertionError):
         return backbone
     for node in list(traced.graph.nodes):
@@ -63,16 +64,29 @@ def fold_batch_norms(backbone: nn.Module, batch_norms: list[nn.Module]) -> nn.Mo
     return traced
 
 
+class _LayerTracer(torch.fx.Tracer):
+    """Looks into everything but convolutions and batch norms, those that timm derives from torch's included."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Returns whether the module is one node of the graph."""
+        return isinstance(m, (nn.Conv2d, BATCH_NORM)) or super().is_leaf_module(m, module_qualified_name)
+
+
 class _FoldedConvolution(nn.Module):
     """A convolution and the frozen batch norm after it as one convolution, computed from their parameters each time."""
 
     def __init__(self, convolution: nn.Conv2d, batch_norm: nn.Module):
         super().__init__()
         self.convolution, self.batch_norm = convolution, batch_norm
+        self.activation = getattr(batch_norm, "act", nn.Identity())  # timm's batch norms end with one
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns what the batch norm returns of the convolution of x, (N, C, H, W)."""
         conv, bn = self.convolution, self.batch_norm
         scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)  # (C,)
         mean = bn.running_mean if conv.bias is None else bn.running_mean - conv.bias
-        return conv._conv_forward(x, conv.weight * scale[:, None, None, None], bn.bias - mean * scale)
+        weight, shift = conv.weight * scale[:, None, None, None], bn.bias - mean * scale
+        if type(conv).forward is nn.Conv2d.forward:
+            return self.activation(conv._conv_forward(x, weight, shift))
+        parameters = {"weight": weight} | ({} if conv.bias is None else {"bias": torch.zeros_like(conv.bias)})
+        return self.activation(functional_call(conv, parameters, (x,)) + shift[:, None, None])  # it pads by itself

@@ -20,7 +20,8 @@ def make_backbone(arch="torchvision/mobilenet_v2"):
     return backbone.eval()
 
 
-@pytest.mark.parametrize("arch", ["torchvision/mobilenet_v2", "timm/resnet10t", "pretrainedmodels/se_resnext50_32x4d"])
+@pytest.mark.parametrize("arch", ["torchvision/mobilenet_v2", "timm/resnet10t", "timm/tf_efficientnet_lite0",
+                                  "pretrainedmodels/se_resnext50_32x4d"])
 def test_folded_batch_norms_give_the_same_features_and_gradients(arch):
     backbone = make_backbone(arch)
     plain, images = copy.deepcopy(backbone), torch.rand(2, 3, 32, 32)
