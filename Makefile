@@ -6,7 +6,7 @@ FLAGS = -f $(PARAMETERS) $(if $(DATA),-r DATA_DIR "$(DATA)") $(if $(WEIGHTS),-r 
 FETCH.kaggle = kaggle_client download $(if $(DATASET),--dataset "$(DATASET)")
 FETCH.isic = isic_archive
 
-.PHONY: help install submission test lint lab charts bench data submit
+.PHONY: help install submission test lint lab app charts bench data submit
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -28,6 +28,9 @@ lint: install  ## ruff over modules, notebooks and tests
 
 lab: install  ## Jupyter in the project's folder
 	.venv/bin/jupyter lab
+
+app: install  ## the demo in a browser, for this machine alone: http://localhost:8501; [ARGS="--server.port 8502"]
+	TMPDIR=$$(test -w /dev/shm && echo /dev/shm || echo $${TMPDIR:-/tmp}) .venv/bin/python -m streamlit run Streamlit/app.py $(ARGS)
 
 charts: install  ## EDA/charts from the tables of a competition folder: DATA=DIR
 	$(if $(DATA),,$(error say whose tables: make charts DATA=DIR))

@@ -1,11 +1,11 @@
-"""Pictures inside archives, zip or TFRecord, read without unpacking them."""
+"""Pictures that are no files of their own: in zip archives or TFRecords, read without unpacking, or in memory."""
 
 import functools
 import io
 import os
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from melanoma_utils.tfrecords import TfrecordMember
@@ -55,7 +55,42 @@ class ZipMember:
             raise ValueError(f"{self} can't be unpacked: {error}") from error
 
 
-Source = str | Path | ZipMember | TfrecordMember  # where an image comes from
+@dataclass(frozen=True)
+class MemoryFile:
+    """A file that was uploaded and lies in memory alone; stands where a path would.
+
+    Attributes:
+        name: of the file, which errors tell.
+        content: its bytes.
+    """
+
+    name: str
+    content: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def stem(self) -> str:
+        """The file's name without folders and ending."""
+        return PurePosixPath(self.name).stem
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the file's name with its dot."""
+        return PurePosixPath(self.name).suffix
+
+    @property
+    def n_bytes(self) -> int:
+        """The size of the content."""
+        return len(self.content)
+
+    def read_bytes(self) -> bytes:
+        """Returns the content."""
+        return self.content
+
+
+Source = str | Path | ZipMember | TfrecordMember | MemoryFile  # where an image comes from
 
 
 def open_source(source: Source) -> str | Path | io.BytesIO:

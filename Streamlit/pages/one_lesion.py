@@ -1,0 +1,5 @@
+"""one_lesion."""
+
+import streamlit as st
+
+st.title("one lesion")

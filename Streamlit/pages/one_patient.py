@@ -1,0 +1,5 @@
+"""one_patient."""
+
+import streamlit as st
+
+st.title("one patient")
