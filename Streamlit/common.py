@@ -10,7 +10,7 @@ from melanoma_utils.assessment import Assessor, load_assessor
 
 SHIPPED_DIR = Path(__file__).parent / "model"
 OUTPUT_DIR = Path(os.environ.get("MELANOMA_OUTPUT_DIR", Path(__file__).parents[1] / "output"))
-FOOTER = "Research software, not a medical device. A suspicious or changing lesion goes to a doctor, whatever the number."
+FOOTER = "Research software, not a medical device. A suspicious or changing lesion goes to a doctor, whatever it says."
 
 
 def list_models() -> dict[str, Path]:
