@@ -44,12 +44,13 @@ def test_photographs_are_large_and_drawn_once(tmp_path):
 @pytest.mark.slow
 def test_the_benchmark_notebook_runs_alone(tmp_path):
     small = [v for name, value in {"N_IMAGES": 8, "N_PHOTOGRAPHS": 1, "N_REPEATS": 1, "IMAGE_SIZE": 64,
-                                                   "ARCH": "timm/test_resnet"}.items()
+                                                   "ARCH": "timm/test_resnet", "N_FROZEN_LAYERS": 1}.items()
              for v in ("-p", name, value)]
     process = run_pipeline("--notebook", "10_benchmark", *small, "-r", "INPUT_DIR", tmp_path / "input", "-r",
                            "OUTPUT_DIR", tmp_path / "output", "--runs-dir", tmp_path / "runs", parameters=None)
     df = pd.read_csv(tmp_path / "output" / "benchmark.csv")
-    assert len(df) >= 9 and df["ratio"].gt(0).all() and process.stderr == ""
+    assert len(df) >= 11 and df["ratio"].gt(0).all() and process.stderr == ""
+    assert df.loc[df["reference_name"] == "allowed", "ours"].lt(1e-4).all()
     np.testing.assert_allclose(df["ratio"], df["ours"] / df["reference"])
     assert (tmp_path / "runs" / "10_benchmark.ipynb").is_file()
 
