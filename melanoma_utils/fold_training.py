@@ -1,6 +1,6 @@
 """One fold of an experiment: trained, predicted and stored once, by one process or by several together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from melanoma_utils.experiment import checkpoint_path, describe_training, is_tra
 from melanoma_utils.files import hash_file, lock_folder, update_json
 from melanoma_utils.folds import split_by_fold
 from melanoma_utils.image_store import ImageStore
-from melanoma_utils.inference import select_samples
+from melanoma_utils.inference import fuse_batch_norm, select_samples
 from melanoma_utils.models import LesionClassifier, load_checkpoint, read_checkpoint_config
 from melanoma_utils.train_config import TrainConfig
 from melanoma_utils.training import train_fold
@@ -22,7 +22,8 @@ from melanoma_utils.training import train_fold
 
 def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, *,
              tta_views: int = 1, pseudo_df: pd.DataFrame | None = None, start_dir: str | Path = "",
-             device: str = "cpu", n_processes: int = 1, log: Callable[[str], None] = print) -> None:
+             teacher_dirs: Sequence[str | Path] = (), device: str = "cpu", n_processes: int = 1,
+             log: Callable[[str], None] = print) -> None:
     """Trains a fold and writes what `experiment.save_fold` tells, unless it is there already.
 
     Args:
@@ -35,16 +36,17 @@ def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFra
         pseudo_df: see `training.train_fold`.
         start_dir: folder of an experiment, or of an exported model, with whose checkpoint of this fold the training
             begins; "" = with config.model.weights.
+        teacher_dirs: folders of the experiments of config.distill_from, whose checkpoints of this fold are imitated.
         device: "cpu" or "cuda".
         n_processes: GPUs of this machine that train the fold together. Processes that torchrun or `accelerate launch`
             has started train together anyway.
         log: called with a line now and then.
 
     Raises:
-        FileNotFoundError: start_dir has no checkpoint of the fold.
-        ValueError: that checkpoint is of another network, or was trained on other folds; external images are in the
-            store and not in the folds, or the other way round; n_processes is more than there are GPUs; the fold is
-            there with other parameters; or see `training.train_fold`.
+        FileNotFoundError: start_dir or a teacher has no checkpoint of the fold.
+        ValueError: that checkpoint is of another network or wants other images, or was trained on other folds; external
+            images are in the store and not in the folds, or the other way round; n_processes is more than there are
+            GPUs; the fold is there with other parameters; or see `training.train_fold`.
         TimeoutError: another process trains this fold.
         MemoryError, KeyError: see `training.train_fold`.
     """
@@ -54,7 +56,8 @@ def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFra
     if n_processes > max(n_gpus, 1):
         raise ValueError(f"N_PROCESSES {n_processes} is more than the {n_gpus} GPUs of this machine: on CPUs train "
                          "folds side by side instead, with the pipeline's --workers")
-    arguments = Path(experiment_dir), store, folds_df, fold, config, tta_views, pseudo_df, start_dir, device, log
+    arguments = Path(experiment_dir), store, folds_df, fold, config, tta_views, pseudo_df, start_dir, \
+        teacher_dirs, device, log
     if n_processes > 1:
         notebook_launcher(_run, arguments, num_processes=n_processes, use_port="0")
     else:
@@ -62,14 +65,19 @@ def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFra
 
 
 def _run(folder: Path, store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, tta_views: int,
-         pseudo_df: pd.DataFrame | None, start_dir: str | Path, device: str, log: Callable[[str], None]) -> None:
+         pseudo_df: pd.DataFrame | None, start_dir: str | Path, teacher_dirs: Sequence[str | Path], device: str,
+         log: Callable[[str], None]) -> None:
     accelerator = build_accelerator(device)
     is_main = accelerator.is_main_process
     log = log if is_main else lambda line: None
     description = describe_training(config, fold, folder / "folds.csv", store, tta_views, pseudo_df)
+    teachers: list[LesionClassifier] = []
     if start_dir:
         read_checkpoint_config(checkpoint_path(start_dir, fold))  # a clear error where there is none
         description["start_sha256"] = hash_file(checkpoint_path(start_dir, fold))
+    if teacher_dirs:
+        teachers = [_load_teacher(path, fold, config, description["folds_sha256"], device) for path in teacher_dirs]
+        description["teachers_sha256"] = [hash_file(checkpoint_path(path, fold)) for path in teacher_dirs]
     with lock_folder(folder, name=f"fold_{fold}") if is_main else nullcontext():
         answer = [is_main and is_trained(folder, description)]
         if accelerator.num_processes > 1:
@@ -78,8 +86,9 @@ def _run(folder: Path, store: ImageStore, folds_df: pd.DataFrame, fold: int, con
             log(f"fold {fold} is trained already: nothing to do")
             return
         start = _load_start(start_dir, fold, config, description["folds_sha256"]) if start_dir else None
-        model, history_df, seconds = train_fold(store, folds_df, fold, config, partial_path(folder, fold), start=start,
-                                                pseudo_df=pseudo_df, accelerator=accelerator, log=log)
+        model, history_df, seconds = train_fold(store, folds_df, fold, config, partial_path(folder, fold),
+                                                pseudo_df=pseudo_df, start=start, teachers=teachers,
+                                                accelerator=accelerator, log=log)
         _, *left_out = split_by_fold(folds_df, fold)  # the competition's images, the external ones
         oof_dfs = [df[["image_name", "patient_id", "target", "fold"]].assign(logit=predict_together(
             model, select_samples(store, df, config.model.use_metadata), accelerator, tta_views=tta_views,
@@ -91,13 +100,26 @@ def _run(folder: Path, store: ImageStore, folds_df: pd.DataFrame, fold: int, con
 
 
 def _load_start(start_dir: str | Path, fold: int, config: TrainConfig, folds_sha256: str) -> LesionClassifier:
-    path = checkpoint_path(start_dir, fold)
+    return _load_unseen(checkpoint_path(start_dir, fold), fold, config, folds_sha256, ("arch", "use_metadata"))
+
+
+def _load_teacher(teacher_dir: str | Path, fold: int, config: TrainConfig, folds_sha256: str,
+                  device: str) -> LesionClassifier:
+    model = _load_unseen(checkpoint_path(teacher_dir, fold), fold, config, folds_sha256,
+                         ("use_metadata", "resize_mode", "clean_steps"))
+    return fuse_batch_norm(model).to(device, memory_format=torch.channels_last)
+
+
+def _load_unseen(path: Path, fold: int, config: TrainConfig, folds_sha256: str,
+                 names: Sequence[str]) -> LesionClassifier:
+    """Returns the model of a checkpoint that has not seen a fold and agrees with our configuration in these names."""
     model, stored = load_checkpoint(path)
     if stored["folds_sha256"] != folds_sha256:
-        raise ValueError(f"{path} was trained on other folds: it has seen images that fold {fold} is scored on; begin "
-                         "with an experiment that has the same folds.csv")
-    for name in ("arch", "use_metadata"):
-        if getattr(model.config, name) != getattr(config.model, name):
-            raise ValueError(f"{path} has {name.upper()} {getattr(model.config, name)!r}, wanted "
-                             f"{getattr(config.model, name)!r}")
+        raise ValueError(f"{path} was trained on other folds: it has seen images that fold {fold} is scored on; take "
+                         "an experiment that has the same folds.csv")
+    for name in names:
+        found, wanted = (tuple(value) if isinstance(value := getattr(c, name), list) else value
+                         for c in (model.config, config.model))
+        if found != wanted:
+            raise ValueError(f"{path} has {name.upper()} {found!r}, wanted {wanted!r}")
     return model

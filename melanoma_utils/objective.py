@@ -9,6 +9,7 @@ from torch import nn
 
 from melanoma_utils.freezing import fold_batch_norms
 from melanoma_utils.models import LesionClassifier
+from melanoma_utils.transforms import resize_batch
 
 TARGETS = ("melanoma", "diagnosis")
 # The classes of the ISIC 2019 challenge but melanoma, and names in the competition's train.csv that belong to them: the
@@ -36,11 +37,16 @@ class Objective(nn.Module):
     comes on top, for the images that are no melanoma and whose diagnosis is known: -log P(class) is
     -log P(no melanoma) - log P(class | no melanoma). So images of unknown diagnosis, four fifths of the competition's,
     teach what they can, and the melanoma's logit means the same with either target.
+
+    With teachers the target of an image is in part what they say of the very same picture, changed as it is: the
+    probability of their mean logit (knowledge distillation, Hinton et al. 2015, arXiv 1503.02531).
     """
 
     def __init__(self, model: LesionClassifier, target: str = "melanoma",
-                 frozen_batch_norms: Sequence[nn.Module] = ()):
+                 frozen_batch_norms: Sequence[nn.Module] = (), teachers: Sequence[LesionClassifier] = (),
+                 distill_share: float = 0.0):
         super().__init__()
+        self.teachers, self.distill_share = tuple(teachers), distill_share  # a tuple: none of their parameters is ours
         self.model, self.frozen_batch_norms = model, list(frozen_batch_norms)
         self.backbone = fold_batch_norms(model.backbone, self.frozen_batch_norms)  # the same parameters
         self.classes = nn.Linear(model.head.in_features, len(CLASSES)) if target == "diagnosis" else None
@@ -64,6 +70,8 @@ class Objective(nn.Module):
         Raises:
             ValueError: the model uses metadata and none is given.
         """
+        if self.teachers:
+            targets = (1 - self.distill_share) * targets + self.distill_share * self._ask_teachers(images, metadata)
         features = self.model.dropout(self.backbone(self.model.standardize(images)))  # (B, C)
         logits = self.model.score(features, metadata)  # (B,)
         loss = nn.functional.binary_cross_entropy_with_logits(logits, targets)
@@ -71,3 +79,9 @@ class Objective(nn.Module):
             return loss
         return loss + nn.functional.cross_entropy(self.classes(features).float(), diagnoses, ignore_index=-1,
                                                   reduction="sum") / len(targets)
+
+    @torch.no_grad()
+    def _ask_teachers(self, images: torch.Tensor, metadata: torch.Tensor | None) -> torch.Tensor:
+        """Returns the (B,) probabilities of the teachers' mean logit, each asked at its own image size."""
+        logits = [teacher(resize_batch(images, teacher.config.image_size), metadata) for teacher in self.teachers]
+        return torch.stack(logits).mean(0).sigmoid()

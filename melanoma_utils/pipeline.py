@@ -127,7 +127,9 @@ def _list_inputs(plan: Plan) -> list[Path]:
     p = plan.parameters
     tables = [path for name in ("DATA_DIR", "EXTERNAL_DIR") if p[name] for path in sorted(Path(p[name]).glob("*.csv"))]
     labels = [path for name in p["TEACHERS"] for path in sorted(Path(p["OUTPUT_DIR"], name).glob("test_fold_*.csv"))]
-    models = sorted(Path(p["START_FROM"]).glob("fold_*.safetensors")) if p["START_FROM"] else []
+    folders = [Path(p["OUTPUT_DIR"], name) for name in p["DISTILL_FROM"]]
+    folders += [Path(p["START_FROM"])] if p["START_FROM"] else []
+    models = [path for folder in folders for path in sorted(folder.glob("fold_*.safetensors"))]
     tables += [Path(p["FOLDS_FROM"], "folds.csv")] if p["FOLDS_FROM"] else []
     return [*tables, *labels, *models, Path(p["DUPLICATES_CSV"]), Path(p["WEIGHTS"])]
 

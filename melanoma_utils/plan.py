@@ -117,9 +117,10 @@ def make_plan(given: Mapping[str, object], runs_dir: str | Path = "runs") -> Pla
     for name in ("START_FROM", "FOLDS_FROM"):
         if p[name] and not Path(p[name]).is_dir():
             raise FileNotFoundError(f"{name} {p[name]} is not the folder of an experiment")
-    missing = [name for name in p["TEACHERS"] if not Path(p["OUTPUT_DIR"], name, "folds.csv").is_file()]
-    if missing:
-        raise FileNotFoundError(f"TEACHERS: there is no experiment {missing[0]!r} in {p['OUTPUT_DIR']}")
+    for kind in ("TEACHERS", "DISTILL_FROM"):
+        missing = [name for name in p[kind] if not Path(p["OUTPUT_DIR"], name, "folds.csv").is_file()]
+        if missing:
+            raise FileNotFoundError(f"{kind}: there is no experiment {missing[0]!r} in {p['OUTPUT_DIR']}")
     if p["N_EXTERNAL"] and not p["EXTERNAL_DIR"]:
         raise ValueError(f"N_EXTERNAL is {p['N_EXTERNAL']}, but EXTERNAL_DIR names no external images: give it "
                          "(make: EXTERNAL=DIR), or N_EXTERNAL 0")

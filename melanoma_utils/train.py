@@ -40,7 +40,8 @@ def train(plan: Plan) -> None:
         teacher_dirs = [Path(p["OUTPUT_DIR"], name) for name in config.teachers]
         pseudo_df = read_pseudo_labels(teacher_dirs, folds_df, p["FOLD"], read_test(p["DATA_DIR"]))
     run_fold(folder, store, folds_df, p["FOLD"], config, tta_views=p["TTA_VIEWS"], pseudo_df=pseudo_df,
-             start_dir=p["START_FROM"], device=pick_device(p["DEVICE"]), log=lambda line: print(line, flush=True))
+             start_dir=p["START_FROM"], teacher_dirs=[Path(p["OUTPUT_DIR"], name) for name in config.distill_from],
+             device=pick_device(p["DEVICE"]), log=lambda line: print(line, flush=True))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

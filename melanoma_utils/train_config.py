@@ -35,6 +35,8 @@ class TrainConfig:
         teachers: names of the experiments whose predictions label the test images, see
             `pseudo_labels.read_pseudo_labels`; none = the test images are not trained on.
         n_pseudo: test images drawn anew each epoch; 0 = all.
+        distill_from: names of the experiments whose models of the same fold are imitated, see `objective.Objective`.
+        distill_share: how much of a target is theirs, 0..1; the rest is the label.
         start_image_size: side in pixels of the images in the first epochs; it grows over two thirds of them to that of
             the model, see `size_of_epoch`; 0 = always that of the model.
         freeze_batch_norm: keep the batch norms' mean and variance as the weights brought them.
@@ -63,6 +65,8 @@ class TrainConfig:
     start_from: str = ""
     teachers: tuple[str, ...] = ()
     n_pseudo: int = 0
+    distill_from: tuple[str, ...] = ()
+    distill_share: float = 0.5
     start_image_size: int = 0
     freeze_batch_norm: bool = False
     n_frozen_layers: int = 0
@@ -78,12 +82,14 @@ class TrainConfig:
                 raise ValueError(f"{name.upper()} {getattr(self, name)} is too small: wanted at least {low}")
         if not 0 < self.lr < 10 or not 0 <= self.weight_decay < 1:
             raise ValueError(f"LR {self.lr} is not in 0..10 or WEIGHT_DECAY {self.weight_decay} not in 0..1")
+        if not 0 <= self.distill_share <= 1:
+            raise ValueError(f"DISTILL_SHARE {self.distill_share} is not in 0..1")
         if self.start_image_size and not 16 <= self.start_image_size <= self.model.image_size:
             raise ValueError(f"START_IMAGE_SIZE {self.start_image_size} is neither 0 (off) nor in 16..IMAGE_SIZE "
                              f"({self.model.image_size})")
-        if self.has_monitor and (self.start_from or self.teachers):
-            raise ValueError("SCHEDULER 'plateau' and EARLY_STOPPING_PATIENCE watch a fold that START_FROM's models or "
-                             "TEACHERS were trained on: leave out the one or the other")
+        if self.has_monitor and (self.start_from or self.teachers or self.distill_from):
+            raise ValueError("SCHEDULER 'plateau' and EARLY_STOPPING_PATIENCE watch a fold that START_FROM's models, "
+                             "TEACHERS or DISTILL_FROM's models were trained on: leave out the one or the other")
         if self.n_averaged_epochs > self.n_epochs or (self.n_averaged_epochs and self.has_monitor):
             raise ValueError(f"N_AVERAGED_EPOCHS {self.n_averaged_epochs} is more than N_EPOCHS {self.n_epochs}, or an "
                              "AUC picks the best epoch (SCHEDULER 'plateau', EARLY_STOPPING_PATIENCE): leave out the "

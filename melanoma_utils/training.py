@@ -3,7 +3,7 @@
 import hashlib
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from melanoma_utils.transforms import build_augmentation
 
 def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, partial_path: str | Path, *,
                pseudo_df: pd.DataFrame | None = None, start: LesionClassifier | None = None,
-               accelerator: Accelerator | None = None,
+               teachers: Sequence[LesionClassifier] = (), accelerator: Accelerator | None = None,
                log: Callable[[str], None] = print) -> tuple[LesionClassifier, pd.DataFrame, float]:
     """Trains on all folds but one, continuing after the last whole epoch of a run that was stopped.
 
@@ -46,6 +46,8 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
         partial_path: file for the state after each epoch; the caller deletes it when the result is stored.
         pseudo_df: test images with soft targets to train on as well, of `pseudo_labels.read_pseudo_labels`.
         start: model of the same network whose parameters the training begins with; none = new ones.
+        teachers: the models of config.distill_from that have not seen the fold either, in evaluation mode, on the
+            accelerator's device.
         accelerator: of the processes that train together, see `epoch.build_accelerator`; none = this one on the CPU.
         log: called with a line an epoch.
 
@@ -84,7 +86,8 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
     if config.n_external and "external" not in sources:
         raise ValueError(f"N_EXTERNAL is {config.n_external}, but there are no external images in the folds: run "
                          "02_create_folds with EXTERNAL_DIR, or say N_EXTERNAL 0")
-    run = _Run(samples, sources, config, fold, accelerator or build_accelerator("cpu"), store.identity, start)
+    run = _Run(samples, sources, config, fold, accelerator or build_accelerator("cpu"), store.identity, start,
+               teachers)
     run.resume(Path(partial_path), log)
     run.accelerator.wait_for_everyone()  # nobody writes what another still reads
     while not run.is_finished():
@@ -122,13 +125,15 @@ class _Run:
     """The state of one fold's training: what an epoch changes, and what a stopped run must find again."""
 
     def __init__(self, samples: dict[str, Samples], sources: np.ndarray, config: TrainConfig, fold: int,
-                 accelerator: Accelerator, store_identity: dict, start: LesionClassifier | None):
+                 accelerator: Accelerator, store_identity: dict, start: LesionClassifier | None,
+                 teachers: Sequence[LesionClassifier]):
         self.samples, self.config, self.fold, self.accelerator = samples, config, fold, accelerator
         self.store_identity = store_identity
         self.history: list[dict] = []
         self.seconds = 0.0
         self.best_state: dict | None = None  # of the best epoch, or the mean of the last ones
         self.start_sha256: str | None = None
+        self.teachers_sha256 = [_hash_parameters(teacher) for teacher in teachers] or None
         self.pools = _make_pools(sources, samples["train"].targets, config)
         n_images, world = sum(n for _, n in self.pools), accelerator.num_processes
         self.n_batches = -(-n_images // config.batch_size)
@@ -145,7 +150,7 @@ class _Run:
         frozen = freeze_layers(self.model.backbone, config.n_frozen_layers)
         if config.freeze_batch_norm:
             frozen = [module for module in self.model.modules() if isinstance(module, BATCH_NORM)]
-        self.objective = Objective(self.model, config.target, frozen)
+        self.objective = Objective(self.model, config.target, frozen, teachers, config.distill_share)
         self.objective.to(memory_format=torch.channels_last)
         self.prepared = accelerator.prepare(self.objective)  # on its device; its gradients are those of all processes
         extra = {"momentum": 0.9} if config.optimizer == "sgd" else {}
@@ -158,8 +163,7 @@ class _Run:
             self.model.load_state_dict(start.state_dict())
         except RuntimeError as error:
             raise ValueError(f"the model to begin with is another network: {error}") from error
-        parameters = np.concatenate([p.detach().cpu().numpy().ravel() for p in start.parameters()])
-        self.start_sha256 = hashlib.sha256(parameters.tobytes()).hexdigest()
+        self.start_sha256 = _hash_parameters(start)
 
     def _build_scheduler(self):
         n_steps, schedulers = self.n_batches * self.config.n_epochs, torch.optim.lr_scheduler
@@ -263,9 +267,15 @@ class _Run:
         train = self.samples["train"]
         digest = hashlib.sha256(train.rows.tobytes() + train.targets.tobytes()).hexdigest()
         config = asdict(self.config) | {"model": describe_model(self.config.model)}
-        optional = {"start_sha256": self.start_sha256, "n_processes": self.accelerator.num_processes}
+        optional = {"start_sha256": self.start_sha256, "teachers_sha256": self.teachers_sha256,
+                    "n_processes": self.accelerator.num_processes}
         return {"config": config, "fold": self.fold, "train_sha256": digest, "store": self.store_identity,
                 **{key: value for key, value in optional.items() if value not in (None, 1)}}
+
+
+def _hash_parameters(model: LesionClassifier) -> str:
+    parameters = np.concatenate([p.detach().cpu().numpy().ravel() for p in model.parameters()])
+    return hashlib.sha256(parameters.tobytes()).hexdigest()
 
 
 def _mix_seed(seed: int, fold: int, epoch: int) -> int:

@@ -65,6 +65,23 @@ def test_a_model_that_saw_the_fold_or_is_another_network_is_no_start(first_dir, 
         run_fold(tmp_path / "third", store, folds_df, 1, CONFIG, start_dir=first_dir, log=quiet)
 
 
+def test_a_teacher_is_imitated_and_must_not_have_seen_the_fold(first_dir, store, folds_df, tmp_path):
+    """A teacher's share of 1 leaves nothing of the labels: with them turned around the same is learnt."""
+    config, names = replace(CONFIG, distill_from=("first",), distill_share=1.0), ("student", "turned")
+    for name, df in zip(names, (folds_df, folds_df.assign(target=1 - folds_df["target"])), strict=True):
+        shutil.copytree(first_dir, tmp_path / name, ignore=shutil.ignore_patterns("*fold_0*"))
+        run_fold(tmp_path / name, store, df, 0, config, teacher_dirs=[first_dir], log=quiet)
+    student, turned = (safetensors.torch.load_file(checkpoint_path(tmp_path / name, 0)) for name in names)
+    assert all(torch.equal(student[key], turned[key]) for key in student)
+    shifted_df = folds_df.assign(fold=(folds_df["fold"] + 1) % 3)
+    write_folds(tmp_path / "second" / "folds.csv", shifted_df)
+    with pytest.raises(ValueError, match="was trained on other folds: it has seen images that fold 0 is scored on"):
+        run_fold(tmp_path / "second", store, shifted_df, 0, config, teacher_dirs=[first_dir], log=quiet)
+    padded = replace(config, model=replace(CONFIG.model, resize_mode="pad"))
+    with pytest.raises(ValueError, match="has RESIZE_MODE 'squash', wanted 'pad'"):
+        run_fold(tmp_path / "turned", store, folds_df, 0, padded, teacher_dirs=[first_dir], log=quiet)
+
+
 def test_more_processes_than_gpus_are_refused(store, folds_df, tmp_path):
     with pytest.raises(ValueError, match=r"N_PROCESSES 9 is more than the \d GPUs .* the pipeline's --workers"):
         run_fold(tmp_path, store, folds_df, 0, CONFIG, n_processes=9, log=quiet)

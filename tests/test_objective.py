@@ -10,6 +10,7 @@ from melanoma_utils.models import ModelConfig, build_model
 from melanoma_utils.objective import CLASSES, Objective, encode_diagnoses
 from melanoma_utils.train_config import TrainConfig
 from melanoma_utils.training import train_fold
+from melanoma_utils.transforms import resize_batch
 
 CONFIG = TrainConfig(model=ModelConfig("timm/test_resnet", image_size=32), n_epochs=1, batch_size=16)
 NAMES = ["nevus", "solar lentigo", "seborrheic keratosis", "melanoma", "unknown", None]
@@ -60,3 +61,24 @@ def test_too_few_diagnoses_are_refused(store, folds_df, tmp_path):
     with pytest.raises(ValueError, match=r"name less than two of the diagnoses .*: say TARGET 'melanoma'"):
         train_fold(store, folds_df.assign(diagnosis="unknown"), 0, replace(CONFIG, target="diagnosis"),
                    tmp_path / "p.pt", log=quiet)
+
+
+def test_a_teacher_moves_the_target_by_its_share():
+    torch.manual_seed(0)
+    teacher = build_model(replace(CONFIG.model, image_size=48)).eval()  # it sees the same picture, larger
+    model = build_model(replace(CONFIG.model, dropout=0.0)).eval()
+    images, targets = torch.rand(4, 3, 32, 32), torch.tensor([0.0, 1, 0, 1])
+    with torch.no_grad():
+        said, logits = teacher(resize_batch(images, 48)).sigmoid(), model(images)
+        for share in (0.0, 0.25, 1.0):
+            loss = Objective(model, teachers=[teacher], distill_share=share)(images, None, targets)
+            expected = nn.functional.binary_cross_entropy_with_logits(logits, (1 - share) * targets + share * said)
+            assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_teacher_is_not_trained():
+    model, teacher = (build_model(CONFIG.model) for _ in range(2))
+    objective = Objective(model, teachers=[teacher.eval()], distill_share=0.5)
+    objective.train()(torch.rand(4, 3, 32, 32), None, torch.zeros(4)).backward()
+    assert not teacher.training and all(p.grad is None for p in teacher.parameters())
+    assert {id(p) for p in objective.parameters()} == {id(p) for p in model.parameters()}
