@@ -259,12 +259,15 @@ def parse_steps(text: str) -> list[str]:
 
 
 def describe_result(plan: Plan, seconds: float) -> str:
-    """Returns the last line: the submission's file and rows, the OOF AUC with its interval, the time."""
+    """Returns the last line: the submission's file and rows, the OOF AUC of just that with its interval, the time."""
     n_rows = plan.submission_path.read_bytes().count(b"\n") - 1
     m = read_json(plan.experiment_dir / "metrics.json")
     kind = " on a SYNTHETIC competition" if m["is_synthetic"] else ""
-    return (f"{os.path.relpath(plan.submission_path)}: {n_rows:,} rows, OOF AUC {m['oof_auc']:.4f} (95 % interval "
-            f"{m['oof_auc_low']:.4f}–{m['oof_auc_high']:.4f}, {m['n_patients']} patients){kind}, {seconds:.0f} s")
+    has_context = m["context"]["used"] != "none"
+    of = m["context"] if has_context else m
+    return (f"{os.path.relpath(plan.submission_path)}: {n_rows:,} rows, OOF AUC{' with patient context' * has_context} "
+            f"{of['oof_auc']:.4f} (95 % interval {of['oof_auc_low']:.4f}–{of['oof_auc_high']:.4f}, {m['n_patients']} "
+            f"patients){kind}, {seconds:.0f} s")
 
 
 def _stop(command: str) -> None:

@@ -26,7 +26,7 @@ LEAVES = {  # what each step leaves in the experiment's folder
     "03_train_fold": ("fold_*.safetensors", "fold_*.partial.pt", "history_fold_*.csv", "oof_fold_*.csv",
                       "external_oof_fold_*.csv"),
     "04_evaluate_oof": ("metrics.json", "calibration.json", "operating_points.csv", "subgroups.csv",
-                        "context.csv", "decision_curve.csv"),
+                        "diagnoses.csv", "context.csv", "second_stage.json", "decision_curve.csv"),
     "05_predict_test": ("test_fold_*.csv", "test_fold_*.json"),
 }
 

@@ -101,9 +101,9 @@ def predict_out_of_fold(features_df: pd.DataFrame, oof_df: pd.DataFrame,
     return logits, stages
 
 
-def write_second_stages(path: str | Path, stages: Sequence[SecondStage]) -> None:
-    """Writes regressions as JSON, whole or not at all."""
-    write_json(path, {"stages": [asdict(stage) for stage in stages]})
+def write_second_stages(path: str | Path, stages: Sequence[SecondStage], **more: object) -> None:
+    """Writes regressions as JSON, whole or not at all; before them what else is given, of JSON's types."""
+    write_json(path, more | {"stages": [asdict(stage) for stage in stages]})
 
 
 def read_second_stages(path: str | Path) -> list[SecondStage]:

@@ -12,18 +12,21 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import DEMO, ROOT, TINY, make_command, place, run_pipeline
+from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from melanoma_utils.calibration import apply_calibration, read_calibration
-from melanoma_utils.competition import read_sample_submission, read_train
+from melanoma_utils.competition import read_sample_submission, read_test, read_train
+from melanoma_utils.image_context import predict_with_context
 from melanoma_utils.pipeline import main, parse_steps
 from melanoma_utils.plan import STEPS
+from melanoma_utils.second_stage import read_second_stages
 from melanoma_utils.synthetic import SyntheticConfig, draw_competition
 from melanoma_utils.synthetic_formats import write_dicoms, write_external, write_shards
 
 REPRODUCIBLE = ("output/stores/*/*/*", "output/*/*.csv", "output/*/*.safetensors", "output/*/metrics.json",
-                "output/*/parameters.json", "output/*/calibration.json", "output/*/test_fold_*.json",
-                "submissions/*.csv")
+                "output/*/parameters.json", "output/*/calibration.json", "output/*/second_stage.json",
+                "output/*/test_fold_*.json", "submissions/*.csv")
 
 
 def digest(folder):
@@ -44,8 +47,39 @@ def test_the_submission_is_whole_and_the_last_line_tells_it(finished, data_dir):
     assert list(submission_df) == ["image_name", "target"]
     assert submission_df["image_name"].tolist() == sample_df["image_name"].tolist()
     assert submission_df["target"].between(0, 1).all() and submission_df["target"].std() > 0
-    assert re.search(rf"tiny\.csv: {len(sample_df)} rows, OOF AUC 0\.\d+ \(95 % interval 0\.\d+–[01]\.\d+, 24 patients"
-                     r"\) on a SYNTHETIC competition, \d+ s$", printed.splitlines()[-1])
+    assert re.search(rf"tiny\.csv: {len(sample_df)} rows, OOF AUC (with patient context )?0\.\d+ \(95 % interval "
+                     r"0\.\d+–[01]\.\d+, 24 patients\) on a SYNTHETIC competition, \d+ s$", printed.splitlines()[-1])
+
+
+def test_the_last_line_tells_the_auc_of_what_was_submitted(finished):
+    folder, printed = finished
+    metrics = json.loads((folder / "output" / "tiny" / "metrics.json").read_text())
+    context_df = pd.read_csv(folder / "output" / "tiny" / "context.csv", index_col="step")
+    row, context = context_df.loc["+ context"], metrics["context"]
+    is_sure = bool(min(row["gain_low"], row["added_low"]) > 0)
+    assert (context["wanted"], context["used"]) == ("auto", "lesion" if is_sure else "none")
+    auc = row["auc"] if is_sure else metrics["oof_auc"]
+    assert f"OOF AUC {'with patient context ' * is_sure}{auc:.4f} (" in printed.splitlines()[-1]
+    assert f"patient context in the submission: {context['used']} ({context['why']})" in printed
+
+
+def test_context_that_is_asked_for_ranks_the_test_images_beside_their_patients(finished, data_dir, tmp_path):
+    folder = copy_finished(finished, tmp_path)
+    flags = (*place(folder, data_dir), "-r", "CONTEXT", "collection", "--steps", "04-05")
+    printed = run_pipeline(*flags, "--fresh").stdout
+    output = folder / "output" / "tiny"
+    metrics = json.loads((output / "metrics.json").read_text())
+    stages = read_second_stages(output / "second_stage.json")
+    auc = pd.read_csv(output / "context.csv", index_col="step").loc["+ collection", "auc"]
+    assert metrics["context"]["used"] == "collection" and metrics["context"]["oof_auc"] == auc
+    assert f"OOF AUC with patient context {auc:.4f} (" in printed.splitlines()[-1]
+    assert len(stages) == 2 and "n_images" in stages[0].features
+    submission_df = pd.read_csv(folder / "submissions" / "tiny.csv")
+    tables = [pd.read_csv(output / f"test_fold_{k}.csv") for k in range(2)]
+    expected = predict_with_context(stages, tables, read_test(data_dir)).set_index("image_name")["logit"]
+    assert submission_df["target"].tolist() == pytest.approx(expit(expected[submission_df["image_name"]]).tolist())
+    assert 0 < submission_df["target"].min() < submission_df["target"].max() < 1
+    assert run_pipeline(*flags).stdout.count("nothing to do") == 2
 
 
 def test_metrics_are_those_of_the_oof_files(finished, data_dir):
@@ -104,7 +138,8 @@ def test_a_second_call_does_nothing_twice(finished, data_dir):
 
 def test_a_lost_file_is_made_again_with_the_same_bytes(finished, data_dir, tmp_path):
     folder = copy_finished(finished, tmp_path)
-    (folder / "output" / "tiny" / "fold_1.safetensors").unlink()
+    for name in ("fold_1.safetensors", "second_stage.json", "diagnoses.csv"):
+        (folder / "output" / "tiny" / name).unlink()
     (folder / "submissions" / "tiny.csv").unlink()
     printed = run_pipeline(*place(folder, data_dir)).stdout
     assert "03_train_fold_0: nothing to do" in printed and "03_train_fold_1: nothing" not in printed
@@ -130,6 +165,7 @@ def test_paths_are_relative_to_where_the_command_is_typed(finished, data_dir, tm
     (("-r", "EXPERIMENT", ".."), "EXPERIMENT '..' is not a plain name"),
     (("-p", "LR", "0.5"), r".*begun otherwise \(LR is 0\.002, wanted 0\.5\): .*--steps 03-05 --fresh"),
     (("-p", "N_FOLDS", "3"), r".*begun otherwise \(N_FOLDS is 2, wanted 3\): .*--steps 02-05 --fresh"),
+    (("-r", "CONTEXT", "none"), r".*begun otherwise \(CONTEXT is 'auto', wanted 'none'\): .*--steps 04-05 --fresh"),
     (("-p", "LR", "0.5", "--steps", "04-05", "--fresh"), r".*LR is 0\.002, wanted 0\.5"),
     (("-p", "LR", "0.5", "--steps", "01-03", "--fresh"), r".*LR is 0\.002, wanted 0\.5"),
     (("-p", "LR", "0.5", "-p", "FOLD", "1", "--fresh"), r".*LR is 0\.002, wanted 0\.5"),
@@ -239,6 +275,11 @@ def test_external_images_are_trained_on_and_scored_apart(with_external, data_dir
     external_oof_df = pd.concat([pd.read_csv(output / f"external_oof_fold_{k}.csv") for k in range(2)])
     assert set(external_oof_df["image_name"]) == set(external_df["image_name"])
     assert metrics["external_auc"] == pytest.approx(roc_auc_score(external_oof_df["target"], external_oof_df["logit"]))
+    diagnoses_df = pd.read_csv(output / "diagnoses.csv", keep_default_na=False)
+    assert diagnoses_df["diagnosis"].tolist() == [row["diagnosis"] for row in metrics["diagnoses"]]
+    known_df = folds_df[folds_df["diagnosis"].notna() & (folds_df["diagnosis"] != "unknown")]
+    assert diagnoses_df.groupby("source")["n"].sum().to_dict() == known_df["source"].value_counts().to_dict()
+    assert set(diagnoses_df["source"]) == {"competition", "external"} and "melanoma is named among these" in printed
     assert run_pipeline(*flags).stdout.count("nothing to do") == 6
 
 
