@@ -90,14 +90,16 @@ def tabulate_context(context_df: pd.DataFrame) -> str:
 
 
 def tabulate_diagnoses(diagnoses: Sequence[Mapping]) -> str:
-    """Returns how the score treats each diagnosis, the `diagnoses` of metrics.json."""
+    """Returns how the score treats each diagnosis, the `diagnoses` of metrics.json; its columns source (of the images)
+    and benign_malignant may be missing."""
     rows = []
     for row in diagnoses:
         share = {"share": row["share_suspicious"], "share_low": row["share_low"], "share_high": row["share_high"]}
         told = tell_interval(share, "share", ".1%")
-        rows.append((row["diagnosis"], f"{row['n']:,}", f"{row['n_groups']:,}",
-                     row["note"] if row["note"] and told == NONE else told, tell_number(row["median_logit"], ".2f")))
-    return to_table(("diagnosis", "images", "patients or lesions", "called suspicious", "median logit"), rows)
+        rows.append((row["diagnosis"], row.get("benign_malignant", NONE), row.get("source", NONE), f"{row['n']:,}",
+                     f"{row['n_groups']:,}", row["note"] or told, tell_number(row["median_logit"], ".2f")))
+    return to_table(("diagnosis", "it is", "images from", "images", "patients or lesions", "called suspicious",
+                     "median logit"), rows)
 
 
 def tabulate_training(folds_df: pd.DataFrame) -> str:

@@ -217,7 +217,8 @@ RARE = """- acral melanoma: palms and soles, {acral}
 DIAGNOSES = """
 ### Not melanoma is not benign
 
-How the score treats each diagnosis, out of fold, where the diagnosis is known:
+How the score treats each diagnosis, out of fold, where it is known: the share that the threshold of the subgroups calls
+suspicious. Of a cancer that is no melanoma there is no right share, only a low one that must not reassure.
 
 {table}
 """

@@ -156,8 +156,16 @@ def _tell_figures(metrics: Mapping, folds_df: pd.DataFrame, subgroups_df: pd.Dat
         "calibration": tables.tabulate_calibration(calibration["among_images"]),
         "calibration_for_people": tables.tabulate_calibration(calibration["at_prevalence"]),
         "subgroups": tables.tabulate_subgroups(subgroups_df),
-        "context": tables.tabulate_context(context_df) if len(context_df) else
-                   "Not measured: that wants two trained folds at least, and folds by patient.",
+        "context": _tell_context(metrics, context_df),
         "diagnoses": DIAGNOSES.format(table=tables.tabulate_diagnoses(metrics["diagnoses"]))
                      if metrics.get("diagnoses") else "",
         "saliency": SALIENCY.format(**metrics) if "saliency_outside" in metrics else ""}
+
+
+def _tell_context(metrics: Mapping, context_df: pd.DataFrame) -> str:
+    if context_df.empty:
+        return "Not measured: that wants two trained folds at least, and folds by patient."
+    used = metrics.get("context", {"used": "none"})["used"]
+    sentence = "The figures above are the image networks' alone" + (
+        "." if used == "none" else f"; the submission of 05 blends them with the second stage \"{used}\".")
+    return f"{tables.tabulate_context(context_df)}\n\n{sentence}"

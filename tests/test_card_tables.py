@@ -94,12 +94,14 @@ def test_context_is_compared_with_the_image_and_the_step_before():
 
 def test_diagnoses_with_a_note_where_there_are_too_few():
     row = {"diagnosis": "basal cell carcinoma", "n": 514, "n_groups": 327, "share_suspicious": 0.75, "share_low": 0.7,
-           "share_high": 0.8, "median_logit": -0.5, "note": ""}
-    few = row | dict.fromkeys(("share_suspicious", "share_low", "share_high", "median_logit")) | {"n": 3, "note":
-                                                                                                 "too few"}
-    assert read(tabulate_diagnoses([row, few])) == [
-        ["basal cell carcinoma", "514", "327", "75.0% (70.0%–80.0%)", "−0.50"],
-        ["basal cell carcinoma", "3", "327", "too few", "–"]]
+           "share_high": 0.8, "median_logit": -0.5, "note": "", "source": "external", "benign_malignant": "malignant"}
+    few = row | dict.fromkeys(("share_suspicious", "share_low", "share_high", "median_logit")) | {"note": "too few"}
+    short = {key: value for key, value in row.items() if key not in ("source", "benign_malignant")}
+    told = ["514", "327", "75.0% (70.0%–80.0%)", "−0.50"]
+    assert read(tabulate_diagnoses([row, few, short])) == [
+        ["basal cell carcinoma", "malignant", "external", *told],
+        ["basal cell carcinoma", "malignant", "external", "514", "327", "too few", "–"],
+        ["basal cell carcinoma", "–", "–", *told]]
 
 
 def test_training_images_are_counted_by_diagnosis_and_source():

@@ -115,8 +115,17 @@ def test_other_diagnoses_and_the_saliency_are_told_where_they_are_measured(folde
         {"diagnosis": "actinic keratosis", "n": 3, "n_groups": 2, "share_suspicious": None, "share_low": None,
          "share_high": None, "median_logit": None, "note": "too few"}])
     card = build_card(folder)
-    assert "### Not melanoma is not benign" in card and "| actinic keratosis | 3 | 2 | too few | – |" in card
+    assert "### Not melanoma is not benign" in card and "| actinic keratosis | – | – | 3 | 2 | too few | – |" in card
     assert "25% of the saliency (Grad-CAM) lies outside it" in card
+
+
+def test_what_the_other_images_add_is_told_and_whether_the_submission_uses_it(folder):
+    names = ("auc", "low", "high", "gain", "gain_low", "gain_high", "added", "added_low", "added_high")
+    write_csv(folder / "context.csv", pd.DataFrame([{"step": "+ context", **dict.fromkeys(names, 0.1),
+                                                     "verdict": "better"}]))
+    assert "| + context | 0.100 (0.100–0.100) |" in build_card(folder) and "networks' alone." in build_card(folder)
+    change_metrics(folder, context={"wanted": "auto", "used": "lesion", "why": "it gains"})
+    assert 'blends them with the second stage "lesion".' in build_card(folder)
 
 
 def test_leaking_folds_and_missing_ones_are_not_passed_over(folder, folds_df):
