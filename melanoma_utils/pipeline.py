@@ -40,6 +40,7 @@ from melanoma_utils.plan import (
     make_plan,
     resolve_paths,
 )
+from melanoma_utils.report import update_report
 
 
 def run_notebook(name: str, given: Mapping[str, object], runs_dir: str | Path = "runs") -> None:
@@ -308,6 +309,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         steps, plan = parse_steps(a.steps), make_plan(given, a.runs_dir)
         where = f"; the whole story is in {os.path.relpath(plan.runs_dir)}"
         run_pipeline(plan, steps, a.fresh, n_workers=a.workers, dask=a.dask)
+        if "04_evaluate_oof" in steps:
+            print(update_report(plan.runs_dir / "04_evaluate_oof.ipynb", plan.report_path), flush=True)
     except PapermillExecutionError as error:
         print(f"error: {error.ename}: {error.evalue}{where}", file=sys.stderr)
         return 1

@@ -26,7 +26,8 @@ LEAVES = {  # what each step leaves in the experiment's folder
     "03_train_fold": ("fold_*.safetensors", "fold_*.partial.pt", "history_fold_*.csv", "oof_fold_*.csv",
                       "external_oof_fold_*.csv"),
     "04_evaluate_oof": ("metrics.json", "calibration.json", "operating_points.csv", "subgroups.csv",
-                        "diagnoses.csv", "context.csv", "second_stage.json", "decision_curve.csv"),
+                        "diagnoses.csv", "context.csv", "second_stage.json", "oof_scores.csv", "model_card.md",
+                        "decision_curve.csv"),
     "05_predict_test": ("test_fold_*.csv", "test_fold_*.json"),
 }
 
@@ -75,6 +76,11 @@ class Plan:
     def submission_path(self) -> Path:
         """The file submissions/<experiment>.csv."""
         return Path(self.parameters["SUBMISSIONS_DIR"], f"{self.parameters['EXPERIMENT']}.csv")
+
+    @property
+    def report_path(self) -> Path:
+        """The file runs/<experiment>/report.html."""
+        return self.runs_dir / "report.html"
 
     def list_runs(self, step: str) -> list[Run]:
         """Returns the runs of a step: one, or for 03_train_fold one a fold (only FOLD where that is given)."""
@@ -140,10 +146,12 @@ def resolve_paths(parameters: Mapping[str, object]) -> dict:
 
 def delete_outputs(plan: Plan, steps: Sequence[str]) -> None:
     """Deletes what the steps left before: stores, the experiment's files (of FOLD alone where that is given), executed
-    notebooks, the submission."""
+    notebooks, the report, the submission."""
     for store_dir in plan.store_dirs if "01_resize_images" in steps else ():
         if store_dir.exists():
             shutil.rmtree(store_dir)
+    if "04_evaluate_oof" in steps:
+        plan.report_path.unlink(missing_ok=True)
     if "05_predict_test" in steps:
         plan.submission_path.unlink(missing_ok=True)
     for step in steps:

@@ -3,8 +3,10 @@ import shutil
 import numpy as np
 import pytest
 
+from melanoma_utils.assessment import load_assessor
 from melanoma_utils.export import export_model, main
 from melanoma_utils.files import read_json, write_json
+from melanoma_utils.folds import read_folds
 from melanoma_utils.predict import list_images, load_ensemble, predict_images
 
 
@@ -25,15 +27,26 @@ def test_the_exported_model_is_half_the_size_and_says_the_same(experiment_dir, d
     assert np.abs(probs[0] - probs[1]).max() < 0.01
 
 
-def test_the_card_tells_data_figures_and_limits(experiment_dir, tmp_path):
+def test_the_experiment_s_card_and_files_go_along_and_half_precision_is_told(experiment_dir, tmp_path):
     export_model(experiment_dir, tmp_path)
-    card = (tmp_path / "README.md").read_text()
-    assert "Not a medical device" in card and "24 patients" in card and "synthetic competition" in card
-    assert "ROC AUC 0." in card and "CC BY-NC 4.0" in card and "{" not in card
+    title, blank, half, *rest = (tmp_path / "README.md").read_text().splitlines()
+    assert half.startswith("**Half precision.**") and blank == "" and "DRAWN PICTURES" in title
+    card = (experiment_dir / "model_card.md").read_text()
+    assert "\n".join([title, *rest]).endswith(card.partition("\n")[2].rstrip()) and card.startswith(title + "\n")
     point = read_json(experiment_dir / "metrics.json")["operating_points"][0]
-    assert f"| {point['sensitivity']:.1%} | {point['specificity']:.1%} |" in card
-    for name in ("metrics.json", "parameters.json", "calibration.json", "operating_points.csv"):
+    assert f"| {point['sensitivity']:.1%} (" in card and f" | {point['specificity']:.1%} (" in card
+    for name in ("metrics.json", "parameters.json", "calibration.json", "operating_points.csv", "subgroups.csv",
+                 "oof_scores.csv"):
         assert (tmp_path / name).read_bytes() == (experiment_dir / name).read_bytes()
+
+
+def test_no_image_can_be_told_by_what_is_exported(experiment_dir, tmp_path):
+    export_model(experiment_dir, tmp_path)
+    written = "".join(path.read_text() for path in tmp_path.iterdir() if path.suffix != ".safetensors")
+    names = read_folds(experiment_dir / "folds.csv")[["image_name", "patient_id"]].to_numpy().ravel()
+    assert not [name for name in names if name in written]
+    scores_df = load_assessor(tmp_path).scores_df
+    assert list(scores_df) == ["target", "logit"] and scores_df["logit"].is_monotonic_increasing
 
 
 def test_folds_of_an_older_export_do_not_stay(experiment_dir, tmp_path):
@@ -58,7 +71,8 @@ def test_an_unfinished_experiment_is_not_exported(experiment_dir, tmp_path, caps
     (copy / "fold_1.safetensors").unlink()
     assert main([str(copy), str(tmp_path / "model")]) == 1
     assert "1 of 2 folds are trained, fold 1 not" in capsys.readouterr().err
-    (copy / "metrics.json").unlink()
-    assert main([str(copy), str(tmp_path / "model")]) == 1
-    assert "holds no metrics.json" in capsys.readouterr().err
+    for name in ("model_card.md", "metrics.json"):
+        (copy / name).unlink()
+        assert main([str(copy), str(tmp_path / "model")]) == 1
+        assert f"holds no {name}: run the pipeline's steps 02-04 first" in capsys.readouterr().err
     assert not (tmp_path / "model").exists()

@@ -26,6 +26,7 @@ from melanoma_utils.synthetic_formats import write_dicoms, write_external, write
 
 REPRODUCIBLE = ("output/stores/*/*/*", "output/*/*.csv", "output/*/*.safetensors", "output/*/metrics.json",
                 "output/*/parameters.json", "output/*/calibration.json", "output/*/second_stage.json",
+                "output/*/model_card.md",
                 "output/*/test_fold_*.json", "submissions/*.csv")
 
 
@@ -115,12 +116,39 @@ def test_the_evaluation_leaves_tables_and_a_calibrator(finished):
     subgroups_df = pd.read_csv(folder / "subgroups.csv", keep_default_na=False)
     assert (subgroups_df.groupby("attribute")["n_images"].sum() == len(oof_df)).all()
     assert {"sex", "age", "site", "image size"} < set(subgroups_df["attribute"])
+    scores_df = pd.read_csv(folder / "oof_scores.csv")
+    assert list(scores_df) == ["target", "logit"] and scores_df["logit"].is_monotonic_increasing
+    assert roc_auc_score(scores_df["target"], scores_df["logit"]) == pytest.approx(metrics["oof_auc"], abs=0.01)
+    assert sorted(scores_df["logit"]) == sorted(oof_df["logit"].round(3))
     assert (pd.read_csv(folder / "decision_curve.csv")["net_benefit"] <= metrics["prevalence"]).all()
 
 
 def test_executed_notebooks_are_kept(finished):
     names = sorted(p.stem for p in (finished[0] / "runs" / "tiny").glob("*.ipynb"))
     assert names == [STEPS[0], STEPS[1], f"{STEPS[2]}_0", f"{STEPS[2]}_1", STEPS[3], STEPS[4]]
+
+
+def test_the_model_card_tells_the_run_and_the_tables_it_read(finished, data_dir):
+    folder = finished[0] / "output" / "tiny"
+    card, metrics = (folder / "model_card.md").read_text(), json.loads((folder / "metrics.json").read_text())
+    assert "DRAWN PICTURES" in card.splitlines()[0] and f"ROC AUC {metrics['oof_auc']:.3f}" in card
+    for path in (data_dir / "train.csv", folder / "folds.csv"):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() in card
+    assert "`N_EPOCHS` 2" in card and "| + context |" in card and "of the saliency (Grad-CAM)" in card
+
+
+def test_the_report_is_told_before_the_last_line_and_made_again_where_it_is_missing(finished, data_dir, tmp_path):
+    path = finished[0] / "runs" / "tiny" / "report.html"
+    told = ": the evaluation, to be read in a browser"
+    assert finished[1].splitlines()[-2] == os.path.relpath(path) + told
+    html = path.read_text(encoding="utf-8")
+    assert "pooled OOF AUC" in html and "NOT SKIN" in html and html.count("<details>") > 20 and "<script" not in html
+    assert html.count('src="data:image/png') == html.count("<img") > 8
+    folder = copy_finished(finished, tmp_path)
+    (folder / "runs" / "tiny" / "report.html").unlink()
+    process = run_pipeline(*place(folder, data_dir))
+    assert process.stdout.count("nothing to do") == 6 and f"runs/tiny/report.html{told}" in process.stdout
+    assert process.stderr == "" and (folder / "runs" / "tiny" / "report.html").read_bytes() == path.read_bytes()
 
 
 def test_nothing_goes_to_stderr(finished, data_dir, tmp_path):
@@ -131,9 +159,11 @@ def test_nothing_goes_to_stderr(finished, data_dir, tmp_path):
 
 def test_a_second_call_does_nothing_twice(finished, data_dir):
     before = {p: p.stat().st_mtime_ns for p in (finished[0] / "output").rglob("*") if p.is_file()}
+    report_path = finished[0] / "runs" / "tiny" / "report.html"
+    before[report_path] = report_path.stat().st_mtime_ns
     printed = run_pipeline(*place(finished[0], data_dir)).stdout
     assert printed.count("nothing to do") == 6
-    assert {p: p.stat().st_mtime_ns for p in (finished[0] / "output").rglob("*") if p.is_file()} == before
+    assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
 def test_a_lost_file_is_made_again_with_the_same_bytes(finished, data_dir, tmp_path):
@@ -180,8 +210,9 @@ def test_wrong_calls_get_one_clear_line_and_change_nothing(finished, data_dir, a
     assert digest(finished[0]) == before
 
 
-def test_the_command_line_does_not_wait_for_torch():
-    code = "import sys, melanoma_utils.pipeline, melanoma_utils.images; sys.exit('torch' in sys.modules)"
+def test_the_command_line_does_not_wait_for_torch_or_nbconvert():
+    code = ("import sys, melanoma_utils.pipeline, melanoma_utils.images; "
+            "sys.exit('torch' in sys.modules or 'nbconvert' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -191,7 +222,8 @@ def test_fresh_starts_the_named_steps_over(finished, data_dir, tmp_path):
     assert "nothing to do" not in printed and "03_train" not in printed
     changed = {p for p, d in digest(folder).items() if digest(finished[0]).get(p) != d}
     assert changed == {f"output/tiny/{name}" for name in ("metrics.json", "parameters.json", "operating_points.csv",
-                                                          "decision_curve.csv", "subgroups.csv", "context.csv")}
+                                                          "decision_curve.csv", "subgroups.csv", "context.csv",
+                                                          "model_card.md")}
 
 
 def test_fresh_with_a_fold_spares_the_others(finished, data_dir, tmp_path):

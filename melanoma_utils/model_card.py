@@ -1,0 +1,171 @@
+"""The model card of an experiment, written from its own files."""
+
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pandas as pd
+
+from melanoma_utils import card_tables as tables
+from melanoma_utils.card_text import CARD, DIAGNOSES, DRAWN, HALF, RARE, REAL, SALIENCY
+from melanoma_utils.experiment import checkpoint_path
+from melanoma_utils.files import read_json, write_bytes
+from melanoma_utils.folds import measure_patient_leak, read_folds
+from melanoma_utils.models import read_checkpoint_config
+from melanoma_utils.train_config import fill_defaults
+
+CARD_NAME = "model_card.md"
+PACKAGES = ("torch", "torchvision", "timm", "pretrainedmodels", "numpy", "pandas", "scipy", "scikit-learn", "pillow")
+SITE, DARK_TONES = "anatom_site_general_challenge", ("dark", "brown")
+OTHER_CANCERS = ("basal cell carcinoma", "actinic keratosis", "squamous cell carcinoma")
+
+
+def write_card(experiment_dir: str | Path, table_paths: Iterable[str | Path] = ()) -> str:
+    """Returns the card of `build_card`, and writes it into the experiment's folder as model_card.md.
+
+    Raises:
+        FileNotFoundError, ValueError: see `build_card`.
+    """
+    card = build_card(experiment_dir, table_paths)
+    write_bytes(Path(experiment_dir) / CARD_NAME, card.encode())
+    return card
+
+
+def build_card(experiment_dir: str | Path, table_paths: Iterable[str | Path] = ()) -> str:
+    """Returns the model card of an evaluated experiment as Markdown: figures, data, limits, intended use.
+
+    Args:
+        experiment_dir: the experiment's folder.
+        table_paths: the data's tables, told by checksum beside folds.csv.
+
+    Raises:
+        FileNotFoundError: a fold's checkpoint, folds.csv or what 04_evaluate_oof writes is missing.
+        ValueError: one of them is damaged.
+    """
+    folder = Path(experiment_dir)
+    missing = [name for name in ("metrics.json", "subgroups.csv", "context.csv") if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{folder} holds no {missing[0]}: run 04_evaluate_oof for this experiment")
+    metrics, folds_df = read_json(folder / "metrics.json"), read_folds(folder / "folds.csv")
+    config = fill_defaults(read_checkpoint_config(checkpoint_path(folder, metrics["folds"][0])))
+    parameters_path = folder / "parameters.json"
+    parameters = read_json(parameters_path) if parameters_path.is_file() else _flatten(config)  # run by hand
+    subgroups_df = pd.read_csv(folder / "subgroups.csv")
+    return CARD.format(**metrics | (DRAWN if metrics["is_synthetic"] else REAL)
+                       | _tell_model(config) | _tell_data(metrics, config, folds_df, subgroups_df)
+                       | _tell_figures(metrics, folds_df, subgroups_df, pd.read_csv(folder / "context.csv")),
+                       experiment=folder.resolve().name, packages=_tell_packages(),
+                       parameters=" · ".join(f"`{name}` {json.dumps(value)}" for name, value in parameters.items()),
+                       n_resamples=f"{parameters['N_RESAMPLES']:,} " if "N_RESAMPLES" in parameters else "",
+                       checksums=tables.tabulate_checksums([*table_paths, folder / "folds.csv"], config["store"]))
+
+
+def tell_half_precision(card: str) -> str:
+    """Returns a card for weights that were rounded to half precision after it was written, as an export rounds them."""
+    title, _, rest = card.partition("\n")
+    return f"{title}\n\n{HALF}\n{rest}"
+
+
+def _flatten(config: Mapping) -> dict:
+    """Returns the parameters inside a checkpoint under the names that notebooks give them."""
+    train = {key: value for key, value in config["train"].items() if key != "augment"}
+    flat = {**config["model"], **train, **config["train"]["augment"], "tta_views": config["tta_views"]}
+    return {name.upper(): value for name, value in sorted(flat.items())}
+
+
+def _tell_packages() -> str:
+    """Returns the versions of Python and of the packages that figures can depend on."""
+    told = [f"Python {platform.python_version()}"]
+    for name in PACKAGES:
+        try:
+            told.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            told.append(f"no {name}")
+    return ", ".join(told)
+
+
+def _tell_model(config: Mapping) -> dict[str, object]:
+    model, train = config["model"], config["train"]
+    start = {"none": "random weights", "imagenet": "ImageNet's weights"}.get(
+        model["weights"], f"the weights `{model['weights']}` (SHA-256 {config['weights_sha256']})")
+    if train["start_from"]:
+        start = f"the models of the experiment `{train['start_from']}`"
+    return {
+        "arch": model["arch"], "image_size": model["image_size"], "resize_mode": model["resize_mode"], "start": start,
+        "clean_steps": f", after {', '.join(model['clean_steps'])}" if model["clean_steps"] else "",
+        "metadata_kind": ", to which a logistic regression on sex, age and site adds" * model["use_metadata"],
+        "metadata_input": ", and sex, age and site, each of which may be unknown" * model["use_metadata"],
+        "tta_views": config["tta_views"]}
+
+
+def _tell_data(metrics: Mapping, config: Mapping, folds_df: pd.DataFrame,
+               subgroups_df: pd.DataFrame) -> dict[str, object]:
+    ours_df, external_df = (folds_df[folds_df["source"] == source] for source in ("competition", "external"))
+    leak = measure_patient_leak(ours_df)["leak"].max()
+    train, external, extra = config["train"], "", ""
+    if len(external_df):
+        name = config["store"]["external"]["source"]
+        external = (f" {len(external_df):,} external images (`{name}`) of {external_df['patient_id'].nunique():,} "
+                    f"lesions or patients, {external_df['target'].sum():,} melanomas, are scored apart, out of folds "
+                    "of their own.")
+        extra = f", and the external images (`{name}`) without those of that fold" + (
+            f", of which an epoch draws {train['n_external']:,}, half of them melanomas as far as there are so many"
+            if train["n_external"] else "")
+    if train["teachers"]:
+        extra += f", and test images labelled by {', '.join(train['teachers'])}"
+    tones_df = subgroups_df[subgroups_df["attribute"].str.startswith("skin tone")
+                            & subgroups_df["group"].isin(DARK_TONES)]
+    dark = f"{tones_df['n_images'].sum():,} images, {tones_df['n_melanomas'].sum():,} of them melanomas"
+    rare = RARE.format(acral=_count(folds_df, SITE, ["palms/soles"]), dark=dark,
+                       mucosal=_count(folds_df, SITE, ["oral/genital"]))
+    return {
+        "leak": "No patient is in two folds." if leak == 0 else f"**LEAK: in the worst fold {leak:.1%} of the images "
+                "have their patient in training as well. The figures are too good.**",
+        "share": metrics["n_melanomas"] / metrics["n_images"], "external_data": external, "extra_training": extra,
+        "rare": rare, "training": tables.tabulate_training(folds_df),
+        "other_cancers": "In the training data so many are marked as one of these: "
+                         f"{_count(folds_df, 'diagnosis', OTHER_CANCERS, with_melanomas=False)}."}
+
+
+def _count(df: pd.DataFrame, column: str, values: Iterable[str], with_melanomas: bool = True) -> str:
+    """Returns how many images have one of the values in a column, and how many of these are melanomas."""
+    if column not in df:
+        return "nobody knows, the tables do not tell"
+    rows_df = df[df[column].isin(list(values))]
+    return f"{len(rows_df):,} image{'s' * (len(rows_df) != 1)}" + (
+        f", {rows_df['target'].sum():,} of them melanomas" if with_melanomas else "")
+
+
+def _tell_figures(metrics: Mapping, folds_df: pd.DataFrame, subgroups_df: pd.DataFrame,
+                  context_df: pd.DataFrame) -> dict[str, object]:
+    folds, calibration, external = metrics["folds"], metrics["calibration"], ""
+    if "external_auc" in metrics:
+        external = (" On {n_external_images:,} external images, out of fold as well: {external_auc:.3f} "
+                    "({external_auc_low:.3f}–{external_auc_high:.3f}).").format(**metrics)
+    is_whole, sd = len(folds) == metrics["n_folds"], metrics["fold_auc_sd"]
+    return {
+        "n_models": len(folds), "external": external, "areas": tables.tabulate_areas(metrics),
+        "unfinished": "" if is_whole else f" **Only {len(folds)} of {metrics['n_folds']} folds are trained: the "
+                                          "figures are about their images alone.**",
+        "folds": tables.tabulate_folds(metrics, folds_df[folds_df["source"] == "competition"]),
+        "fold_sd": f" ± {sd:.3f} (standard deviation)" if sd is not None else "",
+        "points": tables.tabulate_points(metrics["operating_points"]), "method": calibration["method"],
+        "why_not": calibration["why_not"] and f" Not here: {calibration['why_not']}.",
+        "calibration": tables.tabulate_calibration(calibration["among_images"]),
+        "calibration_for_people": tables.tabulate_calibration(calibration["at_prevalence"]),
+        "subgroups": tables.tabulate_subgroups(subgroups_df),
+        "context": _tell_context(metrics, context_df),
+        "diagnoses": DIAGNOSES.format(table=tables.tabulate_diagnoses(metrics["diagnoses"]))
+                     if metrics.get("diagnoses") else "",
+        "saliency": SALIENCY.format(**metrics) if "saliency_outside" in metrics else ""}
+
+
+def _tell_context(metrics: Mapping, context_df: pd.DataFrame) -> str:
+    if context_df.empty:
+        return "Not measured: that wants two trained folds at least, and folds by patient."
+    used = metrics.get("context", {"used": "none"})["used"]
+    sentence = "The figures above are the image networks' alone" + (
+        "." if used == "none" else f"; the submission of 05 blends them with the second stage \"{used}\".")
+    return f"{tables.tabulate_context(context_df)}\n\n{sentence}"
