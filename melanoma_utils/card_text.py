@@ -213,7 +213,7 @@ RARE = """- acral melanoma: palms and soles, {acral}
 - mucosal melanoma: oral and genital sites, {mucosal}
 - nails: no column marks them; how many there are nobody knows
 - amelanotic melanoma, without the pigment that dermoscopy looks at: no column marks it either
-- dark skin: by the proxy above, {dark}"""
+- dark skin: the tables do not say; by the proxy above, which dim light moves as well, {dark}"""
 DIAGNOSES = """
 ### Not melanoma is not benign
 

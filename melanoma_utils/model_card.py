@@ -109,7 +109,7 @@ def _tell_data(metrics: Mapping, config: Mapping, folds_df: pd.DataFrame,
         name = config["store"]["external"]["source"]
         external = (f" {len(external_df):,} external images (`{name}`) of {external_df['patient_id'].nunique():,} "
                     f"lesions or patients, {external_df['target'].sum():,} melanomas, are scored apart, out of folds "
-                    "of their own.")
+                    "of their own, by lesion: where nobody knows the patients, one may be in two folds.")
         extra = f", and the external images (`{name}`) without those of that fold" + (
             f", of which an epoch draws {train['n_external']:,}, half of them melanomas as far as there are so many"
             if train["n_external"] else "")

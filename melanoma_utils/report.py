@@ -20,7 +20,7 @@ TEMPLATE = """
 main { max-width: 62rem; margin: 0 auto; padding: 1rem; }
 details > summary { cursor: pointer; color: #666; font: 0.8rem sans-serif; }
 .jp-OutputArea-output { overflow-x: auto; }
-.jp-RenderedHTMLCommon td, .jp-RenderedHTMLCommon th { overflow-wrap: anywhere; white-space: normal; }
+.jp-RenderedHTMLCommon td, .jp-RenderedHTMLCommon th { overflow-wrap: break-word; white-space: normal; }
 img { max-width: 100%; height: auto; }
 </style>
 {%- endblock -%}

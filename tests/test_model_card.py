@@ -90,7 +90,7 @@ def test_what_the_data_hardly_hold_is_counted(folder, folds_df):
     card = build_card(folder)
     assert "palms and soles, 4 images, 2 of them melanomas" in card
     assert "genital sites, 1 image, 0 of them melanomas" in card
-    assert f"by the proxy above, {len(folds_df)} images" in card and "amelanotic" in card and "nails" in card
+    assert f"moves as well, {len(folds_df)} images" in card and "amelanotic" in card and "nails" in card
     assert "marked as one of these: 3 images." in card and "| basal cell carcinoma | 2 |" in card
     rows_df[["image_name", "patient_id", "target", "fold"]].to_csv(folder / "folds.csv", index=False)
     assert "palms and soles, nobody knows" in build_card(folder)
