@@ -1,16 +1,29 @@
-"""What all pages share: the chosen model, the settings in the sidebar, the line at the foot."""
+"""What all pages share: the chosen model, the settings in the sidebar, uploads, the line at the foot."""
+
+from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable, Hashable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
-from melanoma_utils.assessment import Assessor, load_assessor
+if TYPE_CHECKING:  # the networks' libraries take seconds to import: the page is there before them
+    from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+    from melanoma_utils.archives import MemoryFile
+    from melanoma_utils.assessment import Assessor
 
 SHIPPED_DIR = Path(__file__).parent / "model"
 OUTPUT_DIR = Path(os.environ.get("MELANOMA_OUTPUT_DIR", Path(__file__).parents[1] / "output"))
 FOOTER = "Research software, not a medical device. A suspicious or changing lesion goes to a doctor, whatever it says."
+MAX_SIDE = 1024  # of a picture as it is shown and looked at by the input gate, pixels
+PICTURE_TYPES = ("jpg", "jpeg", "png", "dcm")
+T = TypeVar("T")
 
 
 def list_models() -> dict[str, Path]:
@@ -34,15 +47,20 @@ def pick_model_dir() -> Path:
 
 @st.cache_resource(max_entries=2, show_spinner="Reading the model …")
 def _load(folder: str, changed: tuple[float, ...]) -> Assessor:
+    from melanoma_utils.assessment import load_assessor
+
     return load_assessor(folder)
 
 
 def get_assessor(folder: Path) -> Assessor:
-    """Returns the model of a folder, read once a server; stops the page with one sentence where it can't be read."""
+    """Returns the model of a folder, read once a server; stops the page with one sentence where it can't be read.
+
+    All users share it: read it, never change it.
+    """
     try:
         return _load(str(folder), tuple(path.stat().st_mtime for path in sorted(folder.iterdir())))
     except (ValueError, OSError, KeyError) as error:
-        st.error(f"This model can't be read: {error}")
+        st.error(f"This model can't be read: {escape(str(error))}")
         st.stop()
 
 
@@ -61,6 +79,64 @@ def pick_operating_point(assessor: Assessor) -> pd.Series:
     chosen = st.sidebar.radio("Melanomas to be found, of 100", wanted, index=min(1, len(wanted) - 1),
                               format_func=lambda share: f"{100 * share:.0f}", horizontal=True, key="sensitivity")
     return assessor.points_df.set_index("wanted_sensitivity", drop=False).loc[chosen]
+
+
+def check_upload(upload: UploadedFile) -> MemoryFile:
+    """Returns what was uploaded as a source for `assessment.decode_image`, see `uploads.check_upload`.
+
+    Raises:
+        ValueError: one sentence for the person: what is wrong with the file.
+    """
+    from melanoma_utils import uploads
+
+    return uploads.check_upload(upload.name, upload.getvalue())
+
+
+def read_picture(source: MemoryFile) -> np.ndarray:
+    """Returns a picture to show and to judge, (H, W, 3) uint8 RGB, upright, its longest side at most `MAX_SIDE`.
+
+    Args:
+        source: of `check_upload`, or of `uploads.check_upload` where the bytes come out of an archive.
+
+    Raises:
+        ValueError: one sentence for the person: why it can't be decoded.
+    """
+    from melanoma_utils.images import load_upright
+
+    return load_upright(source, MAX_SIDE)
+
+
+def find_objections(picture: np.ndarray) -> tuple[str, ...]:
+    """Returns why a picture can't be assessed, in short sentences; empty: nothing speaks against it.
+
+    Nothing does yet: the input gate is to be asked here.
+
+    Args:
+        picture: of `read_picture`.
+    """
+    return ()
+
+
+def remember(slot: str, key: Hashable, make: Callable[[], T]) -> T:
+    """Returns make(), called only where the key is another than in this session's last call for the slot.
+
+    One result a slot is kept, in this session alone: it goes with the tab.
+    """
+    kept = st.session_state.get(slot)
+    if kept is None or kept[0] != key:
+        st.session_state[slot] = kept = (key, make())
+    return kept[1]
+
+
+def escape(text: str) -> str:
+    """Returns a text, such as a file's name, that Markdown shows letter by letter."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
+
+
+def show_refusal(error: Exception) -> None:
+    """Writes what is wrong with a file as one sentence."""
+    sentence = escape(str(error)).rstrip("\\.")
+    st.error(f"{sentence}.", icon=":material/block:")
 
 
 def show_footer() -> None:
