@@ -2,7 +2,6 @@
 
 import functools
 import io
-import lzma
 import os
 import struct
 import zipfile
@@ -13,8 +12,7 @@ from pathlib import Path, PurePosixPath
 from melanoma_utils.tfrecords import TfrecordMember
 
 # What zipfile raises about archives that are damaged, encrypted or of a kind that it does not know.
-UNPACK_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError,
-                 NotImplementedError)
+UNPACK_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,8 @@ class ZipMember:
             ValueError: the archive is damaged, or encrypted.
         """
         try:
-            if isinstance(self.archive, MemoryFile):  # never kept open: the memory is to be free again
-                with zipfile.ZipFile(open_source(self.archive)) as archive:
-                    return archive.read(self.name)
+            if isinstance(self.archive, MemoryFile):
+                return self._read_uploaded()
             return _open_zip(self.archive, os.stat(self.archive).st_mtime_ns).read(self.name)
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.archive} does not exist") from None
@@ -97,6 +94,21 @@ class ZipMember:
             raise FileNotFoundError(f"{self.archive} holds no {self.name}") from None
         except UNPACK_ERRORS as error:
             raise ValueError(f"{self} can't be unpacked: {error}") from error
+
+    def _read_uploaded(self) -> bytes:
+        """Returns the content out of an archive of which nobody knows who made it, or raises what `zipfile` does.
+
+        No more than `n_bytes` are ever unpacked, whatever follows: `ZipFile.read` would unpack a gigabyte before it
+        looks at the size, and without end what is not deflated.
+        """
+        with zipfile.ZipFile(open_source(self.archive)) as archive:  # not kept open: the memory is to be free again
+            info = archive.getinfo(self.name)
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise NotImplementedError("it is packed in a way that is not read: make an ordinary zip archive")
+            if info.file_size != self.n_bytes:
+                raise zipfile.BadZipFile(f"two files of this name, of {self.n_bytes} and {info.file_size} bytes")
+            with archive.open(info) as file:
+                return file.read(self.n_bytes)
 
 
 Source = str | Path | ZipMember | TfrecordMember | MemoryFile  # where an image comes from

@@ -1,4 +1,4 @@
-"""The lesions of one person as a page to print: HTML in one file, its pictures inside."""
+"""The lesions of one person as files to take along: a page to print, a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from datetime import datetime
 from html import escape
 
 import pandas as pd
+
+from melanoma_utils.competition import METADATA_COLUMNS
 
 STYLE = """
 @page { size: A4; margin: 14mm; }
@@ -34,6 +36,8 @@ the number. A low number never means that a lesion is harmless.</p>
 <h2>How to read this</h2><ul>{meanings}</ul>
 </body></html>
 """
+CSV_COLUMNS = ["image_name", "rank", "probability", "lowest", "highest", "is_suspicious", "duckling_z", "is_odd",
+               *METADATA_COLUMNS, "cannot_assess", "model", "prevalence"]
 COLUMNS = ("picture", "name, site", "rank", "probability of melanoma", "model says", "unlike the others")
 
 
@@ -64,7 +68,23 @@ def format_prob(prob: float) -> str:
     percent = 100 * prob
     if percent < 0.01:
         return "below 0.01 %"
-    return "above 99.9 %" if percent > 99.9 else f"{percent:.2f} %" if percent < 1 else f"{percent:.1f} %"
+    if percent > 99.9:
+        return "above 99.9 %"
+    return f"{percent:.0f} %" if 10 <= percent <= 90 else f"{percent:.1f} %" if percent >= 1 else f"{percent:.2f} %"
+
+
+def make_csv(lesions_df: pd.DataFrame, facts: ReportFacts, refused: Sequence[tuple[str, str, str]] = ()) -> bytes:
+    """Returns the lesions as a CSV file with the columns `CSV_COLUMNS`; what has no number is there with its reason.
+
+    Args:
+        lesions_df: as of `make_report`, with the columns `METADATA_COLUMNS` as well.
+        facts, refused: see `make_report`.
+    """
+    refused_df = pd.DataFrame({"image_name": [name for name, *_ in refused],
+                               "cannot_assess": [reason for *_, reason in refused]})
+    df = lesions_df.rename_axis("image_name").reset_index().rename(columns={"objection": "cannot_assess"})
+    df = pd.concat([df, refused_df]).assign(model=facts.model, prevalence=facts.prevalence)
+    return df.reindex(columns=CSV_COLUMNS).to_csv(index=False).encode()
 
 
 def make_report(lesions_df: pd.DataFrame, facts: ReportFacts, refused: Sequence[tuple[str, str, str]] = (),
@@ -132,6 +152,6 @@ def _list_meanings(facts: ReportFacts, n: int) -> list[str]:
         return [*meanings, "There is one picture: nothing to compare it with."]
     return [*meanings,
             "“Unlike the others” is the ugly-duckling score: how far the picture lies from the person's other lesions "
-            "in what the networks see, in standard deviations of these distances. Among few pictures it cannot get far: "
+            "in what the networks see, in standard deviations of these distances. Among few pictures it can't get far: "
             "of two it is always 0. From three on the most unlike one is marked, which there always is: the mark says "
             "where to look again, not that something is wrong."]

@@ -9,6 +9,7 @@ import pandas as pd
 from melanoma_utils.archives import MemoryFile, ZipMember
 from melanoma_utils.competition import IMAGE_SUFFIXES, METADATA_COLUMNS, SEXES, SITES, read_table
 
+TABLE_COLUMNS = ["image_name", "patient_id", *METADATA_COLUMNS]
 MAX_AGE = 120  # years
 
 
@@ -27,7 +28,7 @@ def read_patient_table(source: MemoryFile | ZipMember) -> pd.DataFrame:
             number.
     """
     file = MemoryFile(str(source), source.read_bytes())
-    df = read_table(file, ("image_name",)).reindex(columns=["image_name", "patient_id", *METADATA_COLUMNS])
+    df = read_table(file, ("image_name",)).reindex(columns=TABLE_COLUMNS)
     is_file = df["image_name"].str.lower().str.endswith(sum(IMAGE_SUFFIXES.values(), ()))
     names = df["image_name"].where(~is_file, df["image_name"].map(lambda name: splitext(name)[0]))
     return df.assign(image_name=names, age_approx=df["age_approx"].astype(float))
@@ -38,16 +39,16 @@ def describe_pictures(names: Sequence[str], table_df: pd.DataFrame | None, sex: 
     """Returns what is known of each picture, and a sentence on each thing that is passed over.
 
     Args:
-        names: of the pictures; where one has folders, the table may name it without them, unless it would then mean two.
+        names: of the pictures; where one has folders, the table may name it without them, unless that would mean two.
         table_df: of `read_patient_table`; None: there is none.
         sex, age: of the person (years), which go before what the table says; None: as in the table.
 
     Returns:
-        (N, 3) table by image_name with the columns `METADATA_COLUMNS`, missing where unknown; sentences.
+        (N, 4) table by image_name with the columns patient_id and `METADATA_COLUMNS`, missing where unknown; sentences.
     """
     index, problems = pd.Index(names, name="image_name"), []
-    table_df = pd.DataFrame(columns=["image_name", *METADATA_COLUMNS]) if table_df is None else table_df
-    by_name = table_df.set_index("image_name")[list(METADATA_COLUMNS)]
+    table_df = pd.DataFrame(columns=TABLE_COLUMNS) if table_df is None else table_df
+    by_name = table_df.set_index("image_name")
     n_alike = Counter(basename(name) for name in names)
     keys = [name if name in by_name.index or n_alike[basename(name)] > 1 else basename(name)
             for name in names]
@@ -70,5 +71,5 @@ def _drop_unknown(df: pd.DataFrame, column: str, is_known: pd.Series, what: str)
     df[column] = values.where(~is_bad)
     if not is_bad.any():
         return []
-    return [f"The table's {column} {values[is_bad].iloc[0]!r} of {values.index[is_bad][0]} {what}: it counts as unknown "
-            f"({int(is_bad.sum())} such)."]
+    return [f"The table's {column} '{values[is_bad].iloc[0]}' of {values.index[is_bad][0]} {what}: it counts as "
+            f"unknown ({int(is_bad.sum())} such)."]

@@ -64,7 +64,7 @@ def name_image_counts(df: pd.DataFrame) -> pd.Series:
 
 def select_rows(df: pd.DataFrame, sexes: Collection[str], sites: Collection[str],
                 ages: tuple[float, float], with_unknown_age: bool) -> pd.DataFrame:
-    """Returns the rows of these sexes and sites (`UNKNOWN`: where it is missing) and of ages from the first to the last.
+    """Returns the rows of these sexes and sites (`UNKNOWN`: where it is missing) and of these ages.
 
     Args:
         df: (N, …) table with the columns sex, age_approx (years) and anatom_site_general_challenge.
