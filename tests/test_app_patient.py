@@ -23,7 +23,8 @@ WORDS = ("warning", "error", "info", "markdown", "caption", "text", "metric", "s
 def page(monkeypatch):
     """The page with nothing uploaded yet, at the shipped model."""
     monkeypatch.syspath_prepend(ROOT / "Streamlit")
-    monkeypatch.setenv("MELANOMA_OUTPUT_DIR", str(ROOT / "no output"))
+    import common
+    monkeypatch.setattr(common, "OUTPUT_DIR", ROOT / "no output")  # the shipped model alone
     at = AppTest.from_file(str(ROOT / "Streamlit" / "app.py"), default_timeout=300)
     return at.switch_page("pages/one_patient.py").run()
 
@@ -48,12 +49,16 @@ def fast_models(monkeypatch):
 def downloads(monkeypatch):
     """What the page offers to download: "table" and "report" -> text of the last one."""
     found = {}
-    for key, name in (("table", "make_csv"), ("report", "make_report")):
-        def make(*arguments, key=key, make_file=getattr(patient_report, name)):
+
+    def keep(key, make_file):
+        def make(*arguments):
             content = make_file(*arguments)
             found[key] = content if isinstance(content, str) else content.decode()
             return content
-        monkeypatch.setattr(patient_report, name, make)
+        return make
+
+    monkeypatch.setattr(patient_report, "make_csv", keep("table", patient_report.make_csv))
+    monkeypatch.setattr(patient_report, "make_report", keep("report", patient_report.make_report))
     return found
 
 
