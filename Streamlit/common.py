@@ -23,6 +23,8 @@ OUTPUT_DIR = Path(os.environ.get("MELANOMA_OUTPUT_DIR", Path(__file__).parents[1
 FOOTER = "Research software, not a medical device. A suspicious or changing lesion goes to a doctor, whatever it says."
 MAX_SIDE = 1024  # of a picture as it is shown and looked at by the input gate, pixels
 PICTURE_TYPES = ("jpg", "jpeg", "png", "dcm")
+SETTINGS = ("model", "prevalence", "sensitivity")  # keys of what the sidebar asks for
+MAX_MEGABYTES = 50  # that Streamlit takes, as in .streamlit/config.toml
 T = TypeVar("T")
 
 
@@ -40,6 +42,7 @@ def pick_model_dir() -> Path:
         st.error("There is no model. Train one with `make submission`, or put the shipped one back into "
                  "Streamlit/model.")
         st.stop()
+    _set_default("model", list(models), "")
     name = st.sidebar.selectbox("Model", list(models), key="model", help="The shipped model, or one of your "
                                 "experiments in output/ that 04_evaluate_oof has evaluated.")
     return models[name]
@@ -66,19 +69,34 @@ def get_assessor(folder: Path) -> Assessor:
 
 def pick_prevalence(assessor: Assessor) -> float:
     """Returns the share of melanomas, between 0 and 1, that is chosen in the sidebar."""
-    default = 100 * assessor.metrics["prevalence"]
-    percent = st.sidebar.number_input("Melanomas among 100 lesions like this", 0.01, 90.0, float(round(default, 2)),
-                                      step=0.5, key="prevalence", help="Where you work: 1 to 2 in most clinics that "
-                                      "look at many moles, less in screening, more among referred lesions.")
+    low, high = 0.01, 90.0
+    st.session_state.setdefault("prevalence", min(max(low, round(100 * assessor.metrics["prevalence"], 2)), high))
+    percent = st.sidebar.number_input("Melanomas among 100 lesions like this", low, high, step=0.5, key="prevalence",
+                                      help="Where you work: 1 to 2 in most clinics that look at many moles, less in "
+                                      "screening, more among referred lesions.")
     return percent / 100
 
 
 def pick_operating_point(assessor: Assessor) -> pd.Series:
     """Returns the row of `Assessor.points_df` that is chosen in the sidebar."""
     wanted = assessor.points_df["wanted_sensitivity"].tolist()
-    chosen = st.sidebar.radio("Melanomas to be found, of 100", wanted, index=min(1, len(wanted) - 1),
-                              format_func=lambda share: f"{100 * share:.0f}", horizontal=True, key="sensitivity")
+    _set_default("sensitivity", wanted, 0.95)
+    chosen = st.sidebar.radio("Melanomas to be found, of 100", wanted, format_func=lambda share: f"{100 * share:.0f}",
+                              horizontal=True, key="sensitivity")
     return assessor.points_df.set_index("wanted_sensitivity", drop=False).loc[chosen]
+
+
+def _set_default(key: str, options: list, default: object) -> None:
+    """Makes a setting the default (the first option where that is none) unless it is one of the options already."""
+    if st.session_state.get(key) not in options:
+        st.session_state[key] = default if default in options else options[0]
+
+
+def keep_settings() -> None:
+    """Keeps what is set in the sidebar while pages without these settings are looked at; Streamlit would forget it."""
+    for key in SETTINGS:
+        if key in st.session_state:
+            st.session_state[key] = st.session_state[key]
 
 
 def check_upload(upload: UploadedFile) -> MemoryFile:
@@ -126,6 +144,14 @@ def remember(slot: str, key: Hashable, make: Callable[[], T]) -> T:
     if kept is None or kept[0] != key:
         st.session_state[slot] = kept = (key, make())
     return kept[1]
+
+
+def format_percent(prob: float) -> str:
+    """Returns a probability as per cent, with as many digits as tell it from none and from all."""
+    percent = 100 * prob
+    if percent < 0.01 or percent > 99.9:
+        return "below 0.01 %" if percent < 1 else "above 99.9 %"
+    return f"{percent:.0f} %" if 10 <= percent <= 90 else f"{percent:.1f} %" if percent >= 1 else f"{percent:.2f} %"
 
 
 def escape(text: str) -> str:
