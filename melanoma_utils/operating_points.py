@@ -94,7 +94,7 @@ def move_prevalence(points_df: pd.DataFrame, prevalence: float) -> pd.DataFrame:
     rates = _compute_rates(points_df["sensitivity"].to_numpy(), points_df["specificity"].to_numpy(), prevalence)
     kept = [f"{name}{end}" for name in ("threshold", "sensitivity", "specificity") for end in ("", "_low", "_high")]
     moved = {name: values for name, values in rates.items() if name not in kept}
-    moved_df = points_df[["wanted_sensitivity", *kept]].assign(**moved)
+    moved_df = points_df[["wanted_sensitivity", *(name for name in kept if name in points_df)]].assign(**moved)
     return moved_df.assign(number_needed_to_biopsy=1 / moved_df["ppv"])
 
 

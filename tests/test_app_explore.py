@@ -19,7 +19,7 @@ def open_page(monkeypatch):
         monkeypatch.syspath_prepend(ROOT / "Streamlit")
         monkeypatch.setenv("MELANOMA_INPUT_DIR", str(input_dir))
         at = AppTest.from_file(str(ROOT / "Streamlit" / "app.py"), default_timeout=300)
-        return check(at.switch_page("pages/explore.py").run())
+        return check(at.switch_page("views/explore.py").run())
     return open_page
 
 

@@ -31,7 +31,7 @@ def open_page(monkeypatch, tmp_path):
         monkeypatch.setattr(common, "OUTPUT_DIR", tmp_path / "output")
         at = AppTest.from_file(str(ROOT / "Streamlit" / "app.py"), default_timeout=300)
         at.session_state["model"] = "experiment"
-        return check(at.switch_page("pages/model.py").run())
+        return check(at.switch_page("views/model.py").run())
     return open_page
 
 
@@ -110,6 +110,20 @@ def test_the_shipped_model_has_its_card(monkeypatch):
     import common
     monkeypatch.setattr(common, "OUTPUT_DIR", ROOT / "no output")
     at = AppTest.from_file(str(ROOT / "Streamlit" / "app.py"), default_timeout=300)
-    at = check(at.switch_page("pages/model.py").run())
+    at = check(at.switch_page("views/model.py").run())
     assert any("Not a medical device" in markdown.value for markdown in at.markdown)
     assert look_at(at, "Thresholds").table
+
+
+def test_an_experiment_with_the_least_that_an_app_needs(open_page):
+    def change(folder):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        (folder / "metrics.json").write_text(json.dumps({name: metrics[name] for name in ("prevalence", "folds")}))
+        df = pd.read_csv(folder / "operating_points.csv")
+        df[["wanted_sensitivity", "threshold", "sensitivity", "specificity"]].to_csv(
+            folder / "operating_points.csv", index=False)
+        pd.DataFrame({"target": [0, 1] * 20, "logit": np.arange(40.0)}).to_csv(folder / "oof_scores.csv", index=False)
+    at = open_page(change)
+    assert "metrics.json of this model lacks oof_auc" in at.info[0].value and not at.metric
+    for view, n_charts in (("Ranking", 2), ("Probabilities", 1), ("Thresholds", 1)):
+        assert len(look_at(at, view).image) == n_charts

@@ -26,7 +26,7 @@ def page(monkeypatch):
     import common
     monkeypatch.setattr(common, "OUTPUT_DIR", ROOT / "no output")  # the shipped model alone
     at = AppTest.from_file(str(ROOT / "Streamlit" / "app.py"), default_timeout=300)
-    return at.switch_page("pages/one_patient.py").run()
+    return at.switch_page("views/one_patient.py").run()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from melanoma_utils.assessment import Assessor
 
+HEADLINE = ("oof_auc", "oof_auc_low", "oof_auc_high", "n_images", "n_patients", "n_melanomas", "source", "is_synthetic")
 CARDS = ("README.md", "model_card.md")  # of an exported model, of an experiment
 NO_SCORES = "This model's folder has no out-of-fold scores (oof_scores.csv): run `04_evaluate_oof` for it again, or " \
             "export it anew, to see the curves."
@@ -30,6 +31,10 @@ def show_chart(slot: str, key: tuple, draw: Callable[[], Figure], alt: str) -> N
 
 def show_headline(metrics: dict) -> None:
     """Writes the AUC with its interval, and on whom it was measured."""
+    missing = [name for name in HEADLINE if name not in metrics]
+    if missing:
+        st.info(f"The metrics.json of this model lacks {', '.join(missing)}: run `04_evaluate_oof` for it again.")
+        return
     columns = st.columns(3)
     columns[0].metric("AUC, out of fold", f"{metrics['oof_auc']:.3f}", help="0.5 is chance, 1 is perfect: how often a "
                       "melanoma's score is above that of a benign lesion")
@@ -64,13 +69,13 @@ def show_discrimination(assessor: Assessor, key: tuple) -> None:
     if len(np.unique(targets)) < 2:
         st.info("These scores are of one class only: a ranking needs both 0 and 1.")
         return
-    areas = [metrics[f"oof_auc{end}"] for end in ("", "_low", "_high")]
-    show_chart("roc", key, lambda: evaluation_plots.plot_roc(targets, logits, *areas, source=metrics["source"]),
+    areas, source = [metrics.get(f"oof_auc{end}", np.nan) for end in ("", "_low", "_high")], metrics.get("source", "")
+    show_chart("roc", key, lambda: evaluation_plots.plot_roc(targets, logits, *areas, source=source),
                f"ROC curve; AUC {areas[0]:.3f}, 95 % interval {areas[1]:.3f} to {areas[2]:.3f}")
     st.markdown("Where the two classes overlap, no threshold separates them. The probabilities are those among these "
                 f"images, {100 * share:.3g} % of which are melanomas.")
     show_chart("scores", key, lambda: evaluation_plots.plot_score_histogram(
-        targets, to_probs(assessor, logits, share), metrics["source"]), "distribution of the scores of each class")
+        targets, to_probs(assessor, logits, share), source), "distribution of the scores of each class")
 
 
 def show_reliability(assessor: Assessor, prevalence: float, key: tuple) -> None:
@@ -97,7 +102,7 @@ def show_reliability(assessor: Assessor, prevalence: float, key: tuple) -> None:
     title = f"Reliability among people with {100 * prevalence:.3g} % melanomas"
     show_chart("reliability", key, lambda: plot_reliability(
         {name: reliability.compute_reliability(targets, p, prevalence) for name, p in probs.items()}, title,
-        assessor.metrics["source"], log=prevalence < 0.1), title)
+        assessor.metrics.get("source", ""), log=prevalence < 0.1), title)
     words = {"brier": "Brier score", "brier_skill": "skill", "ece": "calibration error", "mean_prob": "mean"}
     scores_df = reliability.score_probabilities(targets, probs, prevalence)
     st.table(scores_df[list(words)].rename(columns=words).map("{:.3f}".format))
@@ -110,7 +115,7 @@ def show_points(assessor: Assessor, prevalence: float, key: tuple) -> None:
     from melanoma_utils.operating_points import move_prevalence
 
     points_df = move_prevalence(assessor.points_df, prevalence)
-    show_chart("points", key, lambda: plot_operating_points(points_df, prevalence, assessor.metrics["source"]),
+    show_chart("points", key, lambda: plot_operating_points(points_df, prevalence, assessor.metrics.get("source", "")),
                f"of 1,000 lesions, {1000 * prevalence:.3g} of them melanomas: who is called suspicious")
     st.markdown("A column for each share of melanomas that is to be found; 95 % intervals in brackets.")
     st.table(tell_points(points_df))
@@ -127,13 +132,14 @@ def show_subgroups(model_dir: Path, assessor: Assessor, key: tuple) -> None:
         st.info("This model's folder has no subgroups.csv: run `04_evaluate_oof` for it again, or export it anew.")
         return
     subgroups_df = pd.read_csv(path, keep_default_na=True).fillna({"note": "", "group": "unknown"})
-    is_theirs = np.isclose(assessor.points_df["threshold"], metrics["subgroup_threshold"])
+    is_theirs = np.isclose(assessor.points_df["threshold"], metrics.get("subgroup_threshold", np.nan))
     st.markdown("One threshold for everybody. A group with fewer than 20 melanomas, or benign images, gets no number.")
     if is_theirs.any():
         point = assessor.points_df[is_theirs].iloc[0]
-        overall = {"auc": metrics["oof_auc"], "sensitivity": point["sensitivity"]}
+        overall = {"auc": metrics.get("oof_auc", np.nan), "sensitivity": point["sensitivity"]}
         title = f"Subgroups at the threshold that finds {100 * point['wanted_sensitivity']:.3g} % of all melanomas"
-        show_chart("subgroups", key, lambda: plot_subgroups(subgroups_df, title, overall, metrics["source"]), title)
+        source = metrics.get("source", "")
+        show_chart("subgroups", key, lambda: plot_subgroups(subgroups_df, title, overall, source), title)
     st.table(tell_subgroups(subgroups_df))
 
 

@@ -138,8 +138,7 @@ st.title("One patient", anchor=False)
 st.caption("Several lesions of one person, ranked and compared with each other. Nothing is stored: what you upload "
            "stays in the memory of the computer that runs this app and goes when you close the page.")
 files = patient_input.pick_files()
-model_dir = common.pick_model_dir()
-assessor = common.get_assessor(model_dir)
+assessor = common.get_assessor(common.pick_model_dir())
 prevalence, point = common.pick_prevalence(assessor), common.pick_operating_point(assessor)
 sex, age = patient_input.pick_person(assessor)
 if not files.pictures:
@@ -168,7 +167,7 @@ with results:
     df["objection"] = ["; ".join(shown[name].objections) for name in df.index]
     show_summary(df, point)
     show_table(df)
-facts = {"model": model_dir.name, "prevalence": prevalence, "sensitivity": point["sensitivity"],
+facts = {"model": st.session_state["model"], "prevalence": prevalence, "sensitivity": point["sensitivity"],
          "specificity": point["specificity"], "sex": sex, "age": age}
 show_downloads(df, refused, facts, files.problems)
 show_earlier(assessor, df, known_df, prevalence)
