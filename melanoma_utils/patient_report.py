@@ -51,7 +51,7 @@ class ReportFacts:
         prevalence: the share of melanomas for which the probabilities hold, between 0 and 1.
         sensitivity, specificity: shares of melanomas found and of benign lesions spared at the chosen line, measured
             out of fold.
-        sex, age: of the person (years); None: not given for the person as a whole.
+        sex, age: of the person (years); None: unknown, or not the same for all pictures.
     """
 
     model: str
@@ -102,7 +102,7 @@ def make_report(lesions_df: pd.DataFrame, facts: ReportFacts, refused: Sequence[
     rows = "".join(_write_row(row, len(lesions_df)) for row in lesions_df.itertuples())
     head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     lesions = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if len(lesions_df) else ""
-    refused_rows = "".join(f'<tr><td class="picture">{_write_picture(thumbnail)}</td><td>{escape(name)}</td>'
+    refused_rows = "".join(f'<tr><td class="picture">{_write_picture(name, thumbnail)}</td><td>{escape(name)}</td>'
                            f"<td>cannot assess: {escape(reason)}</td></tr>" for name, thumbnail, reason in refused)
     return PAGE.format(
         style=STYLE, facts=_write_facts(facts, len(lesions_df), len(refused)), lesions=lesions,
@@ -120,12 +120,12 @@ def _write_row(row: tuple, n: int) -> str:
     cells = (f"{escape(row.Index)}{site}", f"{row.rank:g} of {n}", f"<b>{format_prob(row.probability)}</b><br>{spread}",
              says, odd)
     kind = ' class="odd"' if row.is_odd else ""
-    return (f'<tr{kind}><td class="picture">{_write_picture(row.thumbnail)}</td>'
+    return (f'<tr{kind}><td class="picture">{_write_picture(row.Index, row.thumbnail)}</td>'
             + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
 
 
-def _write_picture(thumbnail: str) -> str:
-    return f'<img alt="" src="{escape(thumbnail)}">' if thumbnail else ""
+def _write_picture(name: str, thumbnail: str) -> str:
+    return f'<img alt="picture of {escape(name)}" src="{escape(thumbnail)}">' if thumbnail else ""
 
 
 def _write_items(sentences: Sequence[str]) -> str:
@@ -133,8 +133,8 @@ def _write_items(sentences: Sequence[str]) -> str:
 
 
 def _write_facts(facts: ReportFacts, n_lesions: int, n_refused: int) -> str:
-    age = "age as in the table, or unknown" if facts.age is None else f"{facts.age:g} years"
-    sex = "sex as in the table, or unknown" if facts.sex is None else facts.sex
+    age = "age unknown" if facts.age is None else f"{facts.age:g} years"
+    sex = "sex unknown" if facts.sex is None else facts.sex
     return "<br>".join(map(escape, (
         f"Made {facts.made:%Y-%m-%d %H:%M %Z} with the model “{facts.model}”.",
         f"Person: {sex}, {age}. Pictures with a number: {n_lesions}; without: {n_refused}.",

@@ -130,13 +130,13 @@ from melanoma_utils.data_folder import is_synthetic, name_source  # noqa: E402  
 from melanoma_utils.plots import encode_png  # noqa: E402
 
 train_df = tables["train"]
-for column, (name, value) in zip(st.columns(3), {
-        "Training images": len(train_df), "Patients": train_df["patient_id"].nunique(),
-        "Melanomas": train_df["target"].sum()}.items(), strict=True):
-    column.metric(name, f"{value:,}")
+with st.container(horizontal=True, gap="large"):
+    for name, value in {"Training images": len(train_df), "Patients": train_df["patient_id"].nunique(),
+                        "Melanomas": train_df["target"].sum()}.items():
+        st.metric(name, f"{value:,}", width="content")
 chosen = st.segmented_control("What to look at", list(VIEWS), default="Classes", key="explore_view") or "Classes"
 charts = VIEWS[chosen](tables, name_source(folder) if is_synthetic(folder) else "")
 for chart in charts:
-    st.image(encode_png(chart, 150), width="stretch", alt=chart.get_suptitle())
+    st.image(encode_png(chart, 150), width=round(75 * chart.get_figwidth()), alt=chart.get_suptitle())
 if not charts:
     st.info("There is no test image to compare with.")

@@ -26,7 +26,12 @@ def show_chart(slot: str, key: tuple, draw: Callable[[], Figure], alt: str) -> N
     """Shows a chart, drawn only where its key is another than the last time."""
     from melanoma_utils.plots import encode_png
 
-    st.image(common.remember(f"model_{slot}", key, lambda: encode_png(draw(), 150)), width="stretch", alt=alt)
+    def encode() -> tuple[bytes, int]:
+        fig = draw()
+        return encode_png(fig, 150), round(75 * fig.get_figwidth())  # pixels; letters are alike in all charts
+
+    content, width = common.remember(f"model_{slot}", key, encode)
+    st.image(content, width=width, alt=alt)
 
 
 def show_headline(metrics: dict) -> None:
@@ -35,11 +40,11 @@ def show_headline(metrics: dict) -> None:
     if missing:
         st.info(f"The metrics.json of this model lacks {', '.join(missing)}: run `04_evaluate_oof` for it again.")
         return
-    columns = st.columns(3)
-    columns[0].metric("AUC, out of fold", f"{metrics['oof_auc']:.3f}", help="0.5 is chance, 1 is perfect: how often a "
-                      "melanoma's score is above that of a benign lesion")
-    columns[1].metric("95 % interval", f"{metrics['oof_auc_low']:.3f}–{metrics['oof_auc_high']:.3f}")
-    columns[2].metric("Patients", f"{metrics['n_patients']:,}")
+    with st.container(horizontal=True, gap="large"):
+        st.metric("AUC, out of fold", f"{metrics['oof_auc']:.3f}", width="content", help="0.5 is chance, 1 is perfect: "
+                  "how often a melanoma's score is above that of a benign lesion")
+        st.metric("95 % interval", f"{metrics['oof_auc_low']:.3f}–{metrics['oof_auc_high']:.3f}", width="content")
+        st.metric("Patients", f"{metrics['n_patients']:,}", width="content")
     st.caption(f"{metrics['n_images']:,} images, {metrics['n_melanomas']:,} of them melanomas, each scored by a "
                f"network that had not seen its patient. Source: {metrics['source']}.")
     if metrics["is_synthetic"]:

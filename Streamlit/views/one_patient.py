@@ -15,6 +15,7 @@ import streamlit as st
 if TYPE_CHECKING:
     from melanoma_utils.assessment import Assessor
 
+ROW_HEIGHT, MAX_ROWS = 76, 12  # pixels; rows that a table shows at once
 CAUTION = ("Two photographs of an unchanged lesion differ too: by light, angle, pressure. A lesion that has changed "
            "goes to a doctor, also where the number fell.")
 
@@ -33,10 +34,10 @@ def show_summary(df: pd.DataFrame, point: pd.Series) -> None:
     """Writes how many lesions are called suspicious, and which looks unlike the others."""
     n, n_suspicious = len(df), int(df["is_suspicious"].sum())
     missed = f"it misses {100 * (1 - point['sensitivity']):.2g} of 100 melanomas"
+    others = f" In the others the model sees no sign of melanoma; {missed}." if n_suspicious < n else ""
     if n_suspicious:
         st.warning(f"**{n_suspicious} of {n} suspicious: above the threshold.** A doctor should look at "
-                   f"{'it' if n_suspicious == 1 else 'them'}. In the others the model sees no sign of melanoma; "
-                   f"{missed}.", icon=":material/priority_high:")
+                   f"{'it' if n_suspicious == 1 else 'them'}.{others}", icon=":material/priority_high:")
     else:
         pictures = "this picture" if n == 1 else f"any of these {n} pictures"
         st.info(f"**Below the threshold.** The model sees no sign of melanoma in {pictures}; {missed}.",
@@ -56,23 +57,24 @@ def show_summary(df: pd.DataFrame, point: pd.Series) -> None:
 def show_table(df: pd.DataFrame) -> None:
     """Shows the ranked lesions; a click on a column's head sorts by it."""
     sites = df["anatom_site_general_challenge"].astype(object)
+    says = np.where(df["is_suspicious"], "▲ suspicious", "no sign seen") + np.where(df["is_odd"], "\n◆ odd one out", "")
     shown_df = pd.DataFrame({
-        "picture": df["thumbnail"], "percent": 100 * df["probability"], "rank": df["rank"],
-        "unlike": df["duckling_z"], "odd": np.where(df["is_odd"], "◆ odd one", ""),
-        "says": np.where(df["is_suspicious"], "▲ suspicious", "no sign seen"), "name": df.index,
-        "low": 100 * df["lowest"], "high": 100 * df["highest"], "site": sites.where(sites.notna(), ""),
-        "note": df["objection"]})
+        "picture": df["thumbnail"], "percent": 100 * df["probability"], "says": says, "rank": df["rank"],
+        "unlike": df["duckling_z"], "name": df.index, "low": 100 * df["lowest"], "high": 100 * df["highest"],
+        "site": sites.where(sites.notna(), ""), "note": df["objection"]})
     config, percent = st.column_config, "%.2f %%"
-    st.dataframe(shown_df, hide_index=True, row_height=76, key="patient_table", column_config={
+    st.dataframe(shown_df, hide_index=True, row_height=ROW_HEIGHT, key="patient_table", column_config={
         "picture": config.ImageColumn("Picture", width=86, pinned=True),
         "percent": config.NumberColumn("Probability", format=percent, width=96),
-        "rank": config.NumberColumn("Rank", width=60, help="1: the highest of this person's numbers"),
-        "unlike": config.NumberColumn("Unlike the others", format="%+.1f", width=120, help="The ugly-duckling score: "
+        "says": config.TextColumn("Model says", width=116),
+        "rank": config.NumberColumn("Rank", width=56, help="1: the highest of this person's numbers"),
+        "unlike": config.NumberColumn("Unlike the others", format="%+.1f", width=126, help="The ugly-duckling score: "
                                       "how far it looks from the person's other lesions, in standard deviations"),
-        "odd": config.TextColumn("Odd one out", width=96), "says": config.TextColumn("Model says", width=110),
         "name": config.TextColumn("Name"), "low": config.NumberColumn("Lowest", format=percent, help="Of the networks"),
         "high": config.NumberColumn("Highest", format=percent, help="Of the networks"), "site": "Site", "note": "Note",
-    }, alt="the person's lesions, the most suspicious first")
+    }, height="content" if len(df) <= MAX_ROWS else ROW_HEIGHT * MAX_ROWS,
+        alt="the person's lesions, the most suspicious first")
+    st.caption("A click on a column's head sorts by it.")
 
 
 def show_refused(refused: dict[str, patient_input.Lesion]) -> bool:
@@ -84,7 +86,7 @@ def show_refused(refused: dict[str, patient_input.Lesion]) -> bool:
     reasons_df = pd.DataFrame({"picture": [lesion.thumbnail for lesion in refused.values()], "name": list(refused),
                                "because": ["; ".join(lesion.objections) for lesion in refused.values()]})
     picture = st.column_config.ImageColumn("Picture", width=86)
-    st.dataframe(reasons_df, hide_index=True, row_height=76, column_config={
+    st.dataframe(reasons_df, hide_index=True, row_height=ROW_HEIGHT, column_config={
         "picture": picture, "name": "Name", "because": "Cannot assess, because"})
     return st.checkbox("Show their numbers all the same. I know that they may mean nothing.", key="patient_overrule")
 
@@ -94,7 +96,9 @@ def show_downloads(df: pd.DataFrame, refused: dict[str, patient_input.Lesion], f
     """Offers the table as CSV and the report to print."""
     from melanoma_utils.patient_report import ReportFacts, make_csv, make_report
 
-    facts = ReportFacts(**facts, made=datetime.now().astimezone())
+    known = {column: df[column].dropna().unique() for column in ("sex", "age_approx")}
+    sex, age = (values[0] if len(values) == 1 else None for values in known.values())
+    facts = ReportFacts(**facts, made=datetime.now().astimezone(), sex=sex, age=age)
     reasons = [(name, lesion.thumbnail, "; ".join(lesion.objections)) for name, lesion in refused.items()]
     left, right = st.columns(2)
     left.download_button("The table (CSV)", make_csv(df, facts, reasons), "lesions.csv", "text/csv",
@@ -168,6 +172,6 @@ with results:
     show_summary(df, point)
     show_table(df)
 facts = {"model": st.session_state["model"], "prevalence": prevalence, "sensitivity": point["sensitivity"],
-         "specificity": point["specificity"], "sex": sex, "age": age}
+         "specificity": point["specificity"]}
 show_downloads(df, refused, facts, files.problems)
 show_earlier(assessor, df, known_df, prevalence)
