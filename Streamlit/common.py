@@ -1,16 +1,31 @@
-"""What all pages share: the chosen model, the settings in the sidebar, the line at the foot."""
+"""What all pages share: the chosen model, the settings in the sidebar, uploads, the line at the foot."""
+
+from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable, Hashable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
-from melanoma_utils.assessment import Assessor, load_assessor
+if TYPE_CHECKING:  # the networks' libraries take seconds to import: the page is there before them
+    from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+    from melanoma_utils.archives import MemoryFile
+    from melanoma_utils.assessment import Assessor
 
 SHIPPED_DIR = Path(__file__).parent / "model"
 OUTPUT_DIR = Path(os.environ.get("MELANOMA_OUTPUT_DIR", Path(__file__).parents[1] / "output"))
 FOOTER = "Research software, not a medical device. A suspicious or changing lesion goes to a doctor, whatever it says."
+MAX_SIDE = 1024  # of a picture as it is shown and looked at by the input gate, pixels
+PICTURE_TYPES = ("jpg", "jpeg", "png", "dcm")
+SETTINGS = ("model", "prevalence", "sensitivity")  # keys of what the sidebar asks for
+MAX_MEGABYTES = 50  # that Streamlit takes, as in .streamlit/config.toml
+T = TypeVar("T")
 
 
 def list_models() -> dict[str, Path]:
@@ -27,6 +42,7 @@ def pick_model_dir() -> Path:
         st.error("There is no model. Train one with `make submission`, or put the shipped one back into "
                  "Streamlit/model.")
         st.stop()
+    _set_default("model", list(models), "")
     name = st.sidebar.selectbox("Model", list(models), key="model", help="The shipped model, or one of your "
                                 "experiments in output/ that 04_evaluate_oof has evaluated.")
     return models[name]
@@ -34,33 +50,119 @@ def pick_model_dir() -> Path:
 
 @st.cache_resource(max_entries=2, show_spinner="Reading the model …")
 def _load(folder: str, changed: tuple[float, ...]) -> Assessor:
+    from melanoma_utils.assessment import load_assessor
+
     return load_assessor(folder)
 
 
 def get_assessor(folder: Path) -> Assessor:
-    """Returns the model of a folder, read once a server; stops the page with one sentence where it can't be read."""
+    """Returns the model of a folder, read once a server; stops the page with one sentence where it can't be read.
+
+    All users share it: read it, never change it.
+    """
     try:
         return _load(str(folder), tuple(path.stat().st_mtime for path in sorted(folder.iterdir())))
     except (ValueError, OSError, KeyError) as error:
-        st.error(f"This model can't be read: {error}")
+        st.error(f"This model can't be read: {escape(str(error))}")
         st.stop()
 
 
 def pick_prevalence(assessor: Assessor) -> float:
     """Returns the share of melanomas, between 0 and 1, that is chosen in the sidebar."""
-    default = 100 * assessor.metrics["prevalence"]
-    percent = st.sidebar.number_input("Melanomas among 100 lesions like this", 0.01, 90.0, float(round(default, 2)),
-                                      step=0.5, key="prevalence", help="Where you work: 1 to 2 in most clinics that "
-                                      "look at many moles, less in screening, more among referred lesions.")
+    low, high = 0.01, 90.0
+    st.session_state.setdefault("prevalence", min(max(low, round(100 * assessor.metrics["prevalence"], 2)), high))
+    percent = st.sidebar.number_input("Melanomas among 100 lesions like this", low, high, step=0.5, key="prevalence",
+                                      help="Where you work: 1 to 2 in most clinics that look at many moles, less in "
+                                      "screening, more among referred lesions.")
     return percent / 100
 
 
 def pick_operating_point(assessor: Assessor) -> pd.Series:
     """Returns the row of `Assessor.points_df` that is chosen in the sidebar."""
     wanted = assessor.points_df["wanted_sensitivity"].tolist()
-    chosen = st.sidebar.radio("Melanomas to be found, of 100", wanted, index=min(1, len(wanted) - 1),
-                              format_func=lambda share: f"{100 * share:.0f}", horizontal=True, key="sensitivity")
+    _set_default("sensitivity", wanted, 0.95)
+    chosen = st.sidebar.radio("Melanomas to be found, of 100", wanted, format_func=lambda share: f"{100 * share:.0f}",
+                              horizontal=True, key="sensitivity")
     return assessor.points_df.set_index("wanted_sensitivity", drop=False).loc[chosen]
+
+
+def _set_default(key: str, options: list, default: object) -> None:
+    """Makes a setting the default (the first option where that is none) unless it is one of the options already."""
+    if st.session_state.get(key) not in options:
+        st.session_state[key] = default if default in options else options[0]
+
+
+def keep_settings() -> None:
+    """Keeps what is set in the sidebar while pages without these settings are looked at; Streamlit would forget it."""
+    for key in SETTINGS:
+        if key in st.session_state:
+            st.session_state[key] = st.session_state[key]
+
+
+def check_upload(upload: UploadedFile) -> MemoryFile:
+    """Returns what was uploaded as a source for `assessment.decode_image`, see `uploads.check_upload`.
+
+    Raises:
+        ValueError: one sentence for the person: what is wrong with the file.
+    """
+    from melanoma_utils import uploads
+
+    return uploads.check_upload(upload.name, upload.getvalue())
+
+
+def read_picture(source: MemoryFile) -> np.ndarray:
+    """Returns a picture to show and to judge, (H, W, 3) uint8 RGB, upright, its longest side at most `MAX_SIDE`.
+
+    Args:
+        source: of `check_upload`, or of `uploads.check_upload` where the bytes come out of an archive.
+
+    Raises:
+        ValueError: one sentence for the person: why it can't be decoded.
+    """
+    from melanoma_utils.images import load_upright
+
+    return load_upright(source, MAX_SIDE)
+
+
+def find_objections(picture: np.ndarray) -> tuple[str, ...]:
+    """Returns why a picture can't be assessed, in short sentences; empty: nothing speaks against it.
+
+    Nothing does yet: the input gate is to be asked here.
+
+    Args:
+        picture: of `read_picture`.
+    """
+    return ()
+
+
+def remember(slot: str, key: Hashable, make: Callable[[], T]) -> T:
+    """Returns make(), called only where the key is another than in this session's last call for the slot.
+
+    One result a slot is kept, in this session alone: it goes with the tab.
+    """
+    kept = st.session_state.get(slot)
+    if kept is None or kept[0] != key:
+        st.session_state[slot] = kept = (key, make())
+    return kept[1]
+
+
+def format_percent(prob: float) -> str:
+    """Returns a probability as per cent, with as many digits as tell it from none and from all."""
+    percent = 100 * prob
+    if percent < 0.01 or percent > 99.9:
+        return "below 0.01 %" if percent < 1 else "above 99.9 %"
+    return f"{percent:.0f} %" if 10 <= percent <= 90 else f"{percent:.1f} %" if percent >= 1 else f"{percent:.2f} %"
+
+
+def escape(text: str) -> str:
+    """Returns a text, such as a file's name, that Markdown shows letter by letter."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
+
+
+def show_refusal(error: Exception) -> None:
+    """Writes what is wrong with a file as one sentence."""
+    sentence = escape(str(error)).rstrip("\\.")
+    st.error(f"{sentence}.", icon=":material/block:")
 
 
 def show_footer() -> None:

@@ -3,6 +3,7 @@
 import functools
 import io
 import os
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -10,49 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from melanoma_utils.tfrecords import TfrecordMember
 
-
-@dataclass(frozen=True)
-class ZipMember:
-    """A file in a zip archive; stands where a path would.
-
-    Attributes:
-        archive: the zip file.
-        name: of the file inside, with its folders.
-        n_bytes: its size when unpacked.
-    """
-
-    archive: Path
-    name: str
-    n_bytes: int
-
-    def __str__(self) -> str:
-        return f"{self.archive}/{self.name}"
-
-    @property
-    def stem(self) -> str:
-        """The file's name without folders and ending."""
-        return PurePosixPath(self.name).stem
-
-    @property
-    def suffix(self) -> str:
-        """The ending of the file's name with its dot."""
-        return PurePosixPath(self.name).suffix
-
-    def read_bytes(self) -> bytes:
-        """Returns the content, its CRC checked.
-
-        Raises:
-            FileNotFoundError: there is no such archive, or no such file in it.
-            ValueError: the archive is damaged, or encrypted.
-        """
-        try:
-            return _open_zip(self.archive, os.stat(self.archive).st_mtime_ns).read(self.name)
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{self.archive} does not exist") from None
-        except KeyError:
-            raise FileNotFoundError(f"{self.archive} holds no {self.name}") from None
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-            raise ValueError(f"{self} can't be unpacked: {error}") from error
+# What zipfile raises about archives that are damaged, encrypted or of a kind that it does not know.
+UNPACK_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -90,6 +50,67 @@ class MemoryFile:
         return self.content
 
 
+@dataclass(frozen=True)
+class ZipMember:
+    """A file in a zip archive; stands where a path would.
+
+    Attributes:
+        archive: the zip file, on disk or in memory.
+        name: of the file inside, with its folders.
+        n_bytes: its size when unpacked.
+    """
+
+    archive: Path | MemoryFile
+    name: str
+    n_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.archive}/{self.name}"
+
+    @property
+    def stem(self) -> str:
+        """The file's name without folders and ending."""
+        return PurePosixPath(self.name).stem
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the file's name with its dot."""
+        return PurePosixPath(self.name).suffix
+
+    def read_bytes(self) -> bytes:
+        """Returns the content, its CRC checked.
+
+        Raises:
+            FileNotFoundError: there is no such archive, or no such file in it.
+            ValueError: the archive is damaged, or encrypted.
+        """
+        try:
+            if isinstance(self.archive, MemoryFile):
+                return self._read_uploaded()
+            return _open_zip(self.archive, os.stat(self.archive).st_mtime_ns).read(self.name)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.archive} does not exist") from None
+        except KeyError:
+            raise FileNotFoundError(f"{self.archive} holds no {self.name}") from None
+        except UNPACK_ERRORS as error:
+            raise ValueError(f"{self} can't be unpacked: {error}") from error
+
+    def _read_uploaded(self) -> bytes:
+        """Returns the content out of an archive of which nobody knows who made it, or raises what `zipfile` does.
+
+        No more than `n_bytes` are ever unpacked, whatever follows: `ZipFile.read` would unpack a gigabyte before it
+        looks at the size, and without end what is not deflated.
+        """
+        with zipfile.ZipFile(open_source(self.archive)) as archive:  # not kept open: the memory is to be free again
+            info = archive.getinfo(self.name)
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise NotImplementedError("it is packed in a way that is not read: make an ordinary zip archive")
+            if info.file_size != self.n_bytes:
+                raise zipfile.BadZipFile(f"two files of this name, of {self.n_bytes} and {info.file_size} bytes")
+            with archive.open(info) as file:
+                return file.read(self.n_bytes)
+
+
 Source = str | Path | ZipMember | TfrecordMember | MemoryFile  # where an image comes from
 
 
@@ -103,7 +124,7 @@ def count_bytes(source: Source) -> int:
     return os.path.getsize(source) if isinstance(source, str | Path) else source.n_bytes
 
 
-def list_zip_members(path: str | Path) -> list[ZipMember]:
+def list_zip_members(path: str | Path | MemoryFile) -> list[ZipMember]:
     """Returns the files in a zip archive, in its order.
 
     Raises:
@@ -111,12 +132,13 @@ def list_zip_members(path: str | Path) -> list[ZipMember]:
         ValueError: it is no zip archive, or is damaged.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            return [ZipMember(Path(path), info.filename, info.file_size) for info in archive.infolist()
+        with zipfile.ZipFile(open_source(path)) as archive:
+            place = path if isinstance(path, MemoryFile) else Path(path)
+            return [ZipMember(place, info.filename, info.file_size) for info in archive.infolist()
                     if not info.is_dir()]
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist") from None
-    except zipfile.BadZipFile as error:
+    except UNPACK_ERRORS as error:
         raise ValueError(f"{path} is not a whole zip archive ({error}): fetch it again") from error
 
 

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from melanoma_utils.archives import Source, list_zip_members
+from melanoma_utils.archives import MemoryFile, Source, list_zip_members, open_source
 from melanoma_utils.tfrecords import list_tfrecord_members
 
 SEXES = ("female", "male")
@@ -66,13 +66,13 @@ def check_test_names(test_df: pd.DataFrame, sample_df: pd.DataFrame) -> None:
                          f"{min(names ^ wanted)}: column 'image_name' must name the same ones in both")
 
 
-def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+def read_table(path: Path | MemoryFile, columns: Iterable[str]) -> pd.DataFrame:
     """Returns a CSV table of images, checked, with the columns named first; raises like `read_train`."""
-    if not path.is_file():
+    if isinstance(path, Path) and not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: a competition folder holds train.csv, test.csv, "
                                 "sample_submission.csv and its images")
     try:
-        df = pd.read_csv(path, encoding="utf-8-sig", dtype={"image_name": str, "patient_id": str})
+        df = pd.read_csv(open_source(path), encoding="utf-8-sig", dtype={"image_name": str, "patient_id": str})
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} can't be read as CSV: {error}") from error
     missing = [c for c in columns if c not in df]
@@ -90,7 +90,7 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     return df[[*columns, *(c for c in df if c not in columns)]]
 
 
-def _check_rows(path: Path, df: pd.DataFrame, column: str, is_bad: pd.Series, what: str) -> None:
+def _check_rows(path: Path | MemoryFile, df: pd.DataFrame, column: str, is_bad: pd.Series, what: str) -> None:
     if is_bad.any():
         row = int(np.flatnonzero(is_bad)[0])
         raise ValueError(f"{path}: column {column!r} {what} in {int(is_bad.sum())} of {len(df)} rows; "

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from captum.attr import LayerGradCam
+from PIL import Image
 from torch import nn
 
 from melanoma_utils.map_layers import find_map_layer, from_grid, to_grid
@@ -139,3 +140,14 @@ def overlay_saliency(image: np.ndarray, saliency: np.ndarray, opacity: float = 0
     colors = np.stack([np.interp(saliency, np.linspace(0, 1, len(COLORS)), x) for x in COLORS.T], -1)  # (H, W, 3)
     cover = opacity * saliency[..., None]
     return (image * (1 - cover) + colors * cover).round().astype(np.uint8)
+
+
+def stretch_saliency(saliency: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Returns saliency of a squashed image over the whole frame that it was made of, (H, W) float32 in 0..1.
+
+    Args:
+        saliency: (S, S) in 0..1, as of `explain_images`.
+        shape: height and width of the frame in pixels.
+    """
+    stretched = Image.fromarray(np.asarray(saliency, np.float32)).resize(shape[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(stretched).clip(0, 1)

@@ -47,6 +47,24 @@ def load_at_sizes(path: Source, image_sizes: Sequence[int], resize_mode: str = "
         return [np.asarray(make_square(image, image_size, resize_mode)) for image_size in image_sizes]  # (H, W, 3) each
 
 
+def load_upright(path: Source, max_side: int) -> np.ndarray:
+    """Returns an image file as a person looks at it: (H, W, 3) uint8 RGB, upright, never enlarged.
+
+    Args:
+        path: a JPEG, PNG or DICOM file, or such a file in an archive or in memory.
+        max_side: the longest side of the result in pixels; a larger picture is shrunk.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_at_sizes`.
+    """
+    with _open_image(path) as image:
+        scale = min(1.0, max_side / max(image.size))
+        image.draft("RGB", (round(image.size[0] * scale), round(image.size[1] * scale)))
+        image = _convert_to_rgb(ImageOps.exif_transpose(image))
+        image.thumbnail((max_side, max_side), Image.Resampling.BILINEAR)
+        return np.asarray(image)
+
+
 def check_resize(resize_mode: str, clean_steps: Sequence[str] = ()) -> None:
     """Raises ValueError if a resize mode or a clean step is unknown."""
     if resize_mode not in RESIZE_MODES:

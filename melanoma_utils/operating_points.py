@@ -77,6 +77,27 @@ def compute_operating_points(targets: np.ndarray, scores: np.ndarray, patient_id
                      number_needed_to_biopsy_high=1 / df["ppv_low"])
 
 
+def move_prevalence(points_df: pd.DataFrame, prevalence: float) -> pd.DataFrame:
+    """Returns operating points as they are among people of another prevalence.
+
+    Thresholds, sensitivity and specificity stay with their intervals; what follows from them (Bayes' rule) moves, and
+    comes without intervals.
+
+    Args:
+        points_df: of `compute_operating_points`.
+        prevalence: share of melanomas among the lesions that are looked at, between 0 and 1.
+
+    Raises:
+        ValueError: see `evaluation.check_prevalence`.
+    """
+    check_prevalence(prevalence)
+    rates = _compute_rates(points_df["sensitivity"].to_numpy(), points_df["specificity"].to_numpy(), prevalence)
+    kept = [f"{name}{end}" for name in ("threshold", "sensitivity", "specificity") for end in ("", "_low", "_high")]
+    moved = {name: values for name, values in rates.items() if name not in kept}
+    moved_df = points_df[["wanted_sensitivity", *(name for name in kept if name in points_df)]].assign(**moved)
+    return moved_df.assign(number_needed_to_biopsy=1 / moved_df["ppv"])
+
+
 def compute_decision_curve(targets: np.ndarray, probs: np.ndarray, patient_ids: np.ndarray, prevalence: float,
                            thresholds: Sequence[float] | None = None, *, n_resamples: int = 2000, level: float = 0.95,
                            seed: int = 0) -> pd.DataFrame:

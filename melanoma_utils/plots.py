@@ -76,7 +76,7 @@ def plot_melanoma_rate(df: pd.DataFrame, column: str, title: str, source: str = 
     right.axvline(100 * df["target"].mean(), color=GREY, linestyle=":", linewidth=1)
     right.set(ylim=left.get_ylim(), xlabel=f"melanomas, % (and number; dotted: all, {100 * df['target'].mean():.2f} %)")
     right.set_yticks(range(len(groups)), [])
-    right.set_xlim(0, 1.45 * right.dataLim.x1)
+    right.set_xlim(0, 1.45 * right.dataLim.x1 or 1)  # without any melanoma the ends would be the same
     left.set_xlabel("images")
     return fig
 
@@ -325,7 +325,7 @@ def _name_groups(values: pd.Series) -> pd.Series:
     else:
         order = list(values.value_counts().index)
     words = {value: f"{value:g}" if isinstance(value, float) else str(value) for value in order}
-    named = values.astype(object).map(words).fillna("(missing)")
+    named = values.astype(object).map(words).astype(object).fillna("(missing)")
     return pd.Series(pd.Categorical(named, [*words.values(), "(missing)"], ordered=True), values.index)
 
 

@@ -5,10 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 
+from melanoma_utils.calibration import fit_calibration, write_calibration
 from melanoma_utils.competition import find_images, read_test, read_train
+from melanoma_utils.files import write_csv, write_json
 from melanoma_utils.folds import create_folds
+from melanoma_utils.models import ModelConfig, build_model, save_checkpoint
+from melanoma_utils.operating_points import compute_operating_points
 from melanoma_utils.store_building import build_store
 from melanoma_utils.synthetic import SyntheticConfig, draw_competition
 
@@ -78,3 +85,21 @@ def finished(data_dir, tmp_path_factory):
     """A folder in which the whole pipeline has run, and what it printed."""
     folder = tmp_path_factory.mktemp("finished")
     return folder, run_pipeline(*place(folder, data_dir)).stdout
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory):
+    """A model as an experiment leaves it, but untrained: two small networks that want sex, age and site, 64 px."""
+    folder, rng = tmp_path_factory.mktemp("output") / "untrained", np.random.default_rng(0)
+    torch.manual_seed(0)
+    for fold in range(2):
+        config = ModelConfig("timm/resnet10t", image_size=64, use_metadata=True)
+        save_checkpoint(folder / f"fold_{fold}.safetensors", build_model(config), {"store": {"decode_size": 96}})
+    targets, patients = np.arange(60) % 2, np.arange(60) // 2
+    logits = 0.02 * (rng.normal(size=60) + targets)  # about as small as the untrained networks' own
+    write_calibration(folder / "calibration.json", fit_calibration(targets, logits))
+    points_df = compute_operating_points(targets, logits, patients, 0.02, n_resamples=50)
+    write_csv(folder / "operating_points.csv", points_df)
+    write_csv(folder / "oof_scores.csv", pd.DataFrame({"target": targets, "logit": logits}))
+    write_json(folder / "metrics.json", {"prevalence": 0.02, "folds": [0, 1], "source": "nothing at all"})
+    return folder

@@ -1,8 +1,14 @@
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_curve
 
-from melanoma_utils.operating_points import compute_decision_curve, compute_operating_points, find_threshold
+from melanoma_utils.operating_points import (
+    compute_decision_curve,
+    compute_operating_points,
+    find_threshold,
+    move_prevalence,
+)
 
 
 @pytest.fixture
@@ -123,3 +129,15 @@ def test_a_perfect_model_is_worth_the_prevalence(scored):
 def test_what_is_no_decision_curve(probs, thresholds, prevalence, message):
     with pytest.raises(ValueError, match=message):
         compute_decision_curve([0, 1], probs, ["a", "b"], prevalence, thresholds)
+
+
+def test_points_moved_to_a_prevalence_are_those_computed_there():
+    rng = np.random.default_rng(0)
+    targets = (np.arange(100) % 3 == 0).astype(int)
+    arguments = (targets, rng.normal(targets, 1), np.arange(100))
+    here, there = (compute_operating_points(*arguments, prevalence, n_resamples=20) for prevalence in (0.02, 0.3))
+    moved = move_prevalence(here, 0.3)
+    assert set(moved) < set(there) and "ppv_low" not in moved and "sensitivity_low" in moved
+    pd.testing.assert_frame_equal(moved, there[list(moved)])
+    with pytest.raises(ValueError, match="PREVALENCE 0 is not between 0 and 1"):
+        move_prevalence(here, 0)

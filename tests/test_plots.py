@@ -151,3 +151,12 @@ def test_jupyter_shows_a_chart_as_png_and_pyplot_holds_none(train_df):
     png = base64.b64decode(png) if isinstance(png, str) else png
     assert png == plots.encode_png(fig)
     assert plt.get_fignums() == before
+
+
+def test_few_images_without_a_melanoma_or_any_value_are_drawn_too(recwarn):
+    df = pd.DataFrame({"sex": [None, None], "age": [np.nan, np.nan], "target": [0, 0]})
+    for column in ("sex", "age"):
+        fig = plots.plot_melanoma_rate(df, column, "All unknown")
+        assert read_texts(fig) == ["2", "fewer than 30 images"] and fig.axes[1].get_xlim() == (0, 1)
+    assert read_texts(plots.plot_rate_heatmap(df, "age", "sex", "All unknown"))[0] == "2 images"
+    assert not [warning for warning in recwarn if issubclass(warning.category, UserWarning)]

@@ -1,5 +1,0 @@
-"""about."""
-
-import streamlit as st
-
-st.title("about")

@@ -1,5 +1,0 @@
-"""explore."""
-
-import streamlit as st
-
-st.title("explore")

@@ -1,5 +1,0 @@
-"""model."""
-
-import streamlit as st
-
-st.title("model")

@@ -1,5 +1,0 @@
-"""one_lesion."""
-
-import streamlit as st
-
-st.title("one lesion")

@@ -1,5 +1,0 @@
-"""one_patient."""
-
-import streamlit as st
-
-st.title("one patient")

@@ -1,0 +1,165 @@
+"""The pictures on the page "One patient": picked, read, asked about."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import common
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+if TYPE_CHECKING:
+    from melanoma_utils.archives import MemoryFile, ZipMember
+    from melanoma_utils.assessment import Answer, Assessor
+    from melanoma_utils.patient_files import PatientFiles
+
+FILE_TYPES = (*common.PICTURE_TYPES, "zip", "csv")
+MAX_ZIP_MEGABYTES = 500  # of one upload; a picture may have `uploads.MAX_MEGABYTES`
+UNKNOWN = "unknown"
+DRAWN = [(8, -0.9), (1, -1.2), (22, 3.4), (18, -1.5), (20, -0.9)]  # seed, atypia: four alike and one that is not
+STYLE = {"skin": 0.2, "hue": 0.1, "pattern": 0.8, "mole_size": 0.4, "pigment": 0.2, "copy_of": ""}
+
+
+class Lesion(NamedTuple):
+    """A picture that could be read: as it is shown, as the models want it, what speaks against it, its content's
+    hash."""
+
+    thumbnail: str
+    image: np.ndarray
+    objections: tuple[str, ...]
+    digest: str
+
+
+def pick_files() -> PatientFiles:
+    """Returns what is uploaded, or drawn on demand."""
+    from melanoma_utils.archives import MemoryFile
+    from melanoma_utils.patient_files import sort_files
+
+    taken = st.session_state.setdefault("patient_uploads_taken", 0)  # a new key empties the uploader
+    uploads = st.file_uploader(
+        "Pictures of one person's lesions: JPEG, PNG or DICOM files, or a zip of them", FILE_TYPES, True,
+        key=f"patient_files_{taken}", max_upload_size=MAX_ZIP_MEGABYTES, on_change=choose_drawn, args=(False,),
+        help="A CSV table beside them may give sex, age and site of each: columns image_name, sex, age_approx, "
+             "anatom_site_general_challenge, as in the competition's test.csv.")
+    st.button("A drawn person", key="patient_drawn", on_click=choose_drawn, args=(True,), help="Five lesions drawn by "
+              "this program, not photographs: to see what the page looks like.")
+    if st.session_state.get("patient_is_drawn"):
+        return sort_files(common.remember("patient_drawing", "drawn", draw_person))
+    return sort_files(MemoryFile(upload.name, upload.getvalue()) for upload in uploads)
+
+
+def choose_drawn(is_drawn: bool) -> None:
+    """Takes the drawn person (and lets the uploads go), or the uploads."""
+    st.session_state["patient_is_drawn"] = is_drawn
+    st.session_state["patient_uploads_taken"] += is_drawn
+
+
+def draw_person() -> list[MemoryFile]:
+    """Returns the pictures of a drawn person as JPEG files in memory."""
+    from PIL import Image
+
+    from melanoma_utils.archives import MemoryFile
+    from melanoma_utils.drawing import draw_image
+
+    files = []
+    for number, (seed, atypia) in enumerate(DRAWN, 1):
+        buffer = io.BytesIO()
+        image = draw_image(STYLE | {"draw_seed": seed, "atypia": atypia}, 480)[0]
+        Image.fromarray(image).save(buffer, "JPEG", quality=92)
+        files.append(MemoryFile(f"drawn {number}.jpg", buffer.getvalue()))
+    return files
+
+
+def pick_person(assessor: Assessor) -> tuple[str | None, float | None]:
+    """Returns sex and age (years) of the person as they are entered, None where they are not."""
+    from melanoma_utils.competition import SEXES
+
+    if not assessor.ensemble.models[0].config.use_metadata:
+        st.caption("This model looks at the pictures alone; sex, age and site would make no difference.")
+        return None, None
+    left, right = st.columns(2)
+    sex = left.selectbox("Sex", (UNKNOWN, *SEXES), key="patient_sex", help="Unknown: as a table says, if there is one")
+    age = right.number_input("Age, years", 0, 120, None, key="patient_age", placeholder=UNKNOWN)
+    return None if sex == UNKNOWN else sex, age
+
+
+def describe(files: PatientFiles, sex: str | None, age: float | None) -> pd.DataFrame:
+    """Returns what is known of each picture, those of the person that is chosen where a table tells of several."""
+    from melanoma_utils.patient_table import describe_pictures, read_patient_table
+
+    table_df = None
+    for source in files.tables:
+        try:
+            if table_df is not None:
+                raise ValueError(f"{source} is one table too many: it is left out")
+            table_df = read_patient_table(source)
+        except ValueError as error:
+            files.problems.append(f"{str(error).rstrip('.')}.")
+    known_df, problems = describe_pictures(list(files.pictures), table_df, sex, age)
+    files.problems.extend(problems)
+    patients = sorted(known_df["patient_id"].dropna().unique())
+    if len(patients) < 2:
+        return known_df
+    patient = st.selectbox("The table tells of several persons. Whose lesions are to be compared?", patients,
+                           key="patient_id")
+    return known_df[known_df["patient_id"] == patient]
+
+
+def read_lesion(assessor: Assessor, source: MemoryFile | ZipMember) -> Lesion | str:
+    """Returns a picture in the forms in which it is needed, or why it can't be read."""
+    from melanoma_utils import uploads
+    from melanoma_utils.assessment import decode_image
+    from melanoma_utils.thumbnails import encode_thumbnail
+
+    try:
+        content = source.read_bytes()
+        file = uploads.check_upload(str(source), content)
+        picture = common.read_picture(file)
+        return Lesion(encode_thumbnail(picture), decode_image(assessor, file), common.find_objections(picture),
+                      hashlib.sha256(content).hexdigest())
+    except (ValueError, FileNotFoundError) as error:
+        return f"{str(error).rstrip('.')}."
+
+
+def read_lesions(assessor: Assessor, files: PatientFiles, names: Sequence[str]) -> dict[str, Lesion]:
+    """Returns the pictures that can be read, each once; what can't be is added to the problems."""
+    known = common.remember("patient_lesions", id(assessor), dict)  # source -> what `read_lesion` gave
+    lesions, first, progress = {}, {}, st.empty()
+    for n, name in enumerate(names):
+        source = files.pictures[name]
+        if source not in known:
+            progress.progress(n / len(names), f"Reading picture {n + 1} of {len(names)} …")
+            known[source] = read_lesion(assessor, source)
+        lesion = known[source]
+        if isinstance(lesion, str):
+            files.problems.append(lesion)
+        elif lesion.digest in first:
+            files.problems.append(f"{source} is the same file as {first[lesion.digest]}: it is left out.")
+        else:
+            lesions[name], first[lesion.digest] = lesion, source
+    progress.empty()
+    for source in set(known) - set(files.pictures.values()):
+        del known[source]
+    return lesions
+
+
+def ask(assessor: Assessor, lesions: dict[str, Lesion], known_df: pd.DataFrame) -> list[Answer]:
+    """Returns what the models say of each picture; each is asked about once as long as what is known of it stays."""
+    from melanoma_utils.assessment import ask_models
+
+    answers = common.remember("patient_answers", id(assessor), dict)
+    keys, progress = [], st.empty()
+    for n, (name, lesion) in enumerate(lesions.items()):
+        row_df = known_df.loc[[name]]
+        keys.append((lesion.digest, str(row_df.iloc[0].tolist())))
+        if keys[-1] not in answers:
+            progress.progress(n / len(lesions), f"Asking the models about picture {n + 1} of {len(lesions)} …")
+            answers[keys[-1]] = ask_models(assessor, lesion.image[None], row_df)
+    progress.empty()
+    for key in set(answers) - set(keys):
+        del answers[key]
+    return [answers[key] for key in keys]

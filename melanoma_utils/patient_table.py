@@ -1,0 +1,75 @@
+"""What a table that somebody gives says of the pictures beside it: sex, age and site of each."""
+
+from collections import Counter
+from collections.abc import Sequence
+from posixpath import basename, splitext
+
+import pandas as pd
+
+from melanoma_utils.archives import MemoryFile, ZipMember
+from melanoma_utils.competition import IMAGE_SUFFIXES, METADATA_COLUMNS, SEXES, SITES, read_table
+
+TABLE_COLUMNS = ["image_name", "patient_id", *METADATA_COLUMNS]
+MAX_AGE = 120  # years
+
+
+def read_patient_table(source: MemoryFile | ZipMember) -> pd.DataFrame:
+    """Returns a CSV file with the columns of test.csv; all of them but image_name may be missing.
+
+    Args:
+        source: the file, in memory or in an archive.
+
+    Returns:
+        (N, 5) columns image_name (without the ending of a file), patient_id, sex, age_approx (years) and
+        anatom_site_general_challenge; None or NaN where nothing is said.
+
+    Raises:
+        ValueError: it is no table, or one without image_name, with an empty or repeated one, or an age that is no
+            number.
+    """
+    file = MemoryFile(str(source), source.read_bytes())
+    df = read_table(file, ("image_name",)).reindex(columns=TABLE_COLUMNS)
+    is_file = df["image_name"].str.lower().str.endswith(sum(IMAGE_SUFFIXES.values(), ()))
+    names = df["image_name"].where(~is_file, df["image_name"].map(lambda name: splitext(name)[0]))
+    return df.assign(image_name=names, age_approx=df["age_approx"].astype(float))
+
+
+def describe_pictures(names: Sequence[str], table_df: pd.DataFrame | None, sex: str | None = None,
+                      age: float | None = None) -> tuple[pd.DataFrame, list[str]]:
+    """Returns what is known of each picture, and a sentence on each thing that is passed over.
+
+    Args:
+        names: of the pictures; where one has folders, the table may name it without them, unless that would mean two.
+        table_df: of `read_patient_table`; None: there is none.
+        sex, age: of the person (years), which go before what the table says; None: as in the table.
+
+    Returns:
+        (N, 4) table by image_name with the columns patient_id and `METADATA_COLUMNS`, missing where unknown; sentences.
+    """
+    index, problems = pd.Index(names, name="image_name"), []
+    table_df = pd.DataFrame(columns=TABLE_COLUMNS) if table_df is None else table_df
+    by_name = table_df.set_index("image_name")
+    n_alike = Counter(basename(name) for name in names)
+    keys = [name if name in by_name.index or n_alike[basename(name)] > 1 else basename(name)
+            for name in names]
+    unmatched = sorted(set(by_name.index) - set(keys))
+    if unmatched:
+        problems.append(f"{len(unmatched)} of {len(by_name)} rows of the table name a picture that is not here, first "
+                        f"{unmatched[0]}.")
+    df = by_name.reindex(keys).set_axis(index)
+    for column, known in (("sex", SEXES), ("anatom_site_general_challenge", SITES)):
+        problems += _drop_unknown(df, column, df[column].isin(known), f"is not one of {', '.join(known)}")
+    problems += _drop_unknown(df, "age_approx", df["age_approx"].between(0, MAX_AGE), f"is not in 0 to {MAX_AGE} years")
+    df["sex"], df["age_approx"] = (df["sex"] if sex is None else sex), (df["age_approx"] if age is None else float(age))
+    return df.astype({"age_approx": float}), problems
+
+
+def _drop_unknown(df: pd.DataFrame, column: str, is_known: pd.Series, what: str) -> list[str]:
+    """Empties the cells of a column that mean nothing to a model; returns a sentence if there are any."""
+    is_bad = df[column].notna() & ~is_known
+    values = df[column].copy()
+    df[column] = values.where(~is_bad)
+    if not is_bad.any():
+        return []
+    return [f"The table's {column} '{values[is_bad].iloc[0]}' of {values.index[is_bad][0]} {what}: it counts as "
+            f"unknown ({int(is_bad.sum())} such)."]
