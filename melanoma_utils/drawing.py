@@ -31,7 +31,7 @@ def draw_image(latent: Mapping, image_size: int) -> tuple[np.ndarray, np.ndarray
     x, y, radius = _place_lesion((height, width), 0.7 * latent["mole_size"] + 2.4 * signs["size"], rng)
     depth = _draw_depth(x, y, radius, signs, rng)
     inside = 1 / (1 + np.exp(np.clip(-depth / rng.uniform(0.05, 0.16), -30, 30)))  # (H, W), 0..1
-    colour = _draw_skin((height, width), latent["skin"], skin_rng)  # (H, W, 3)
+    colour = draw_skin((height, width), latent["skin"], skin_rng)  # (H, W, 3)
     pigment = _draw_melanin(x, y, radius, depth, latent, signs, rng)
     colour = _paint_lesion(colour, depth, inside, pigment, radius, latent["hue"], signs, rng)
     colour, view = _apply_lens(_draw_overlays(colour, lens_rng), lens_rng)
@@ -92,7 +92,7 @@ def _draw_pattern(x: np.ndarray, y: np.ndarray, irregular: float, rng: np.random
     return lattice * np.clip(0.6 + 0.6 * _draw_noise(x.shape, 4 * period, rng), 0, 2)
 
 
-def _draw_skin(shape: tuple[int, int], tone: float, rng: np.random.Generator) -> np.ndarray:
+def draw_skin(shape: tuple[int, int], tone: float, rng: np.random.Generator) -> np.ndarray:
     """Returns bare skin (H, W, 3) float32, reflectance 0..1: tone, freckles, mottled blood, light, fine grain."""
     melanin = 0.14 * math.exp(0.7 * tone) * (1 + 0.08 * _draw_noise(shape, 40, rng, 3))
     freckles = np.clip(_draw_noise(shape, 10, rng, 3) - 1, 0, 1.5) ** 2
