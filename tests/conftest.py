@@ -23,6 +23,12 @@ ROOT = Path(__file__).resolve().parents[1]
 TINY, DEMO = ROOT / "tests" / "tiny.yaml", ROOT / "notebooks" / "parameters" / "demo.yaml"
 
 
+@pytest.fixture(autouse=True)
+def keep_main(monkeypatch):
+    """Streamlit's AppTest leaves the app behind as `__main__`, which processes that later tests spawn would import."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     """A competition of about 100 training images of 24 patients."""

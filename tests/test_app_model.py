@@ -61,7 +61,9 @@ def test_every_view_of_an_experiment_that_has_all(open_page):
         write_scores(folder)
         (folder / "model_card.md").write_text("# Model card: mine\n\nNot a medical device.")
     at = open_page(change)
-    assert [metric.value for metric in at.metric] == ["0.892", "0.869–0.914", "618"]
+    metrics = json.loads((SHIPPED / "metrics.json").read_text())
+    assert [metric.value for metric in at.metric] == [
+        f"{metrics['oof_auc']:.3f}", f"{metrics['oof_auc_low']:.3f}–{metrics['oof_auc_high']:.3f}", "618"]
     assert any("Model card: mine" in markdown.value for markdown in at.markdown)
     assert len(look_at(at, "Ranking").image) == 2
     at = look_at(at, "Probabilities")
