@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -95,7 +96,7 @@ def upload(page, name, content):
 def read_number(page, name):
     """Returns the probability of a file, as text, once its page is whole."""
     see_caption(page, name)
-    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible(timeout=WAIT)
+    wait_until_idle(page)
     metric = page.get_by_test_id("stMetricValue").first
     expect(metric).to_have_text(NUMBER, timeout=WAIT)
     return metric.inner_text()
@@ -108,6 +109,10 @@ def see(page, text):
 def see_caption(page, text):
     """Waits for a text below the picture; the uploader shows a file's name as soon as it is chosen."""
     expect(page.get_by_test_id("stCaptionContainer").filter(has_text=text)).to_be_visible(timeout=WAIT)
+
+
+def wait_until_idle(page):
+    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible(timeout=WAIT)
 
 
 def fits(page):
@@ -162,6 +167,24 @@ def test_two_visitors_get_their_own_numbers(open_page, jpeg):
     assert read_number(pages[0], "other.jpg") == numbers[1]
 
 
+def test_a_patients_report_comes_down(open_page, jpeg, tmp_path):
+    page = open_page(path="/one_patient")
+    see(page, "Melanomas to be found, of 100")
+    files = []
+    for name, atypia in (("left_arm", -1.5), ("back", 3.0)):
+        files.append(tmp_path / f"{name}.jpg")
+        Image.fromarray(draw_image(LATENT | {"atypia": atypia}, 600)[0]).save(files[-1], "JPEG")
+    page.locator("input[type=file]").first.set_input_files(files)
+    button = page.get_by_role("button", name="A report to print (HTML)")
+    expect(button).to_be_visible(timeout=WAIT)
+    wait_until_idle(page)
+    with page.expect_download(timeout=WAIT) as download:
+        button.click()
+    report = Path(download.value.path()).read_text()
+    assert "left_arm" in report and "back" in report and "not a medical device" in report.lower()
+    assert NUMBER.search(report)
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_fits_a_phone_and_a_desk(open_page, width):
     page = open_page(width, height=2600)
@@ -169,8 +192,8 @@ def test_it_fits_a_phone_and_a_desk(open_page, width):
     read_number(page, "Drawn by this program")
     assert fits(page)
     page.get_by_text("Show what speaks for melanoma").click()
-    see(page, "Opacity")
-    expect(page.get_by_test_id("stImage").last).to_be_visible(timeout=WAIT)
+    see_caption(page, "Yellow speaks most")
+    wait_until_idle(page)
     assert fits(page)
     picture = page.screenshot(path=os.environ.get("MELANOMA_SCREENSHOTS") and
                               f"{os.environ['MELANOMA_SCREENSHOTS']}/one_lesion_{width}.png")

@@ -17,6 +17,7 @@ from melanoma_utils.explain import (
     explain_out_of_fold,
     measure_saliency_outside,
     overlay_saliency,
+    stretch_saliency,
 )
 from melanoma_utils.map_layers import find_map_layer
 from melanoma_utils.models import LesionClassifier, ModelConfig, build_model
@@ -311,3 +312,13 @@ def test_on_drawn_lesions_saliency_is_more_on_the_lesion_than_chance():
     assert np.isfinite(outside).mean() >= 0.9
     assert np.nanmean(outside) < uniform.mean() - 0.1
     assert (outside < uniform).mean() >= 0.75
+
+
+def test_saliency_of_a_squashed_image_lies_over_its_frame():
+    saliency = np.zeros((8, 8), np.float32)
+    saliency[:4, 6:] = 1  # the upper right
+    stretched = stretch_saliency(saliency, (40, 120))
+    assert stretched.shape == (40, 120) and stretched.dtype == np.float32
+    assert stretched.min() == 0 and stretched.max() == 1
+    assert stretched[5, 115] == 1 and stretched[35, 115] == 0 and stretched[5, 20] == 0
+    np.testing.assert_array_equal(stretch_saliency(saliency, (8, 8)), saliency)

@@ -135,10 +135,10 @@ def show_people(point: pd.Series, prevalence: float) -> None:
     counts = count_per_1000(point, prevalence)
     st.subheader("This threshold among 1,000 people", anchor=False)
     st.markdown(f"Each shows one lesion, and {1000 * prevalence:.3g} of these lesions are melanomas.")
-    texts = {"found": ("Melanomas found", "called suspicious, rightly"),
-             "missed": ("Melanomas missed", "not called suspicious"),
+    texts = {"found": ("Found", "melanomas, called suspicious"),
+             "missed": ("Missed", "melanomas, not called so"),
              "false_alarms": ("False alarms", "harmless, called suspicious")}
-    for column, (name, (label, meaning)) in zip(st.columns(3), texts.items(), strict=True):
+    for column, (name, (label, meaning)) in zip(st.columns(3, wrap=False), texts.items(), strict=True):
         column.metric(label, f"{counts[name]:.1f}" if counts[name] < 10 else f"{counts[name]:.0f}")
         column.caption(meaning)
 
