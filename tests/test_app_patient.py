@@ -245,6 +245,8 @@ def test_an_earlier_picture_that_cannot_be_assessed(page, fast_models, monkeypat
 def test_a_drawn_person_is_one_click_away_and_goes_with_the_next_upload(page, fast_models):
     at = page.button(key="patient_drawn").click().run()
     assert set(read_table(at).index) == {f"drawn {n}" for n in range(1, 6)}
+    words = read_words(at)
+    assert "5 of 5 suspicious" in words and "In the others" not in words  # there are no others
     assert set(read_table(upload(at, PICTURES)).index) == {"dark", "light", "middle", "blue"}
 
 
