@@ -56,7 +56,7 @@ def read_texts(app):
     """Returns all that a person can read on the page, as one string."""
     kinds = (app.title, app.subheader, app.markdown, app.caption, app.error, app.warning, app.info)
     return "\n".join([element.value for kind in kinds for element in kind]
-                     + [f"{metric.label} {metric.value}" for metric in app.metric])
+                     + [f"{metric.label} {metric.value}" for metric in app.metric]).replace("\u00a0", " ")
 
 
 def check_whole(app):
@@ -95,7 +95,7 @@ def test_the_number_is_that_of_predict(app, common, jpeg, path, tmp_path):
     logits, assessor = app.session_state["lesion_answer"][1], assessment.load_assessor(common.SHIPPED_DIR)
     found = assessment.to_probs(assessor, np.array([logits.mean(), logits.min(), logits.max()]), 0.02)
     np.testing.assert_allclose(found, wanted[["probability", "lowest", "highest"]].astype(float), atol=1e-4)
-    assert app.metric[0].value == common.format_percent(wanted["probability"])
+    assert app.metric[0].value.replace("\u00a0", " ") == common.format_percent(wanted["probability"])
     assert f"{common.format_percent(wanted['lowest'])} to {common.format_percent(wanted['highest'])}" in read_texts(app)
 
 

@@ -26,7 +26,7 @@ WAIT = 120_000  # milliseconds; a busy machine needs some
 LATENT = {"draw_seed": 5, "atypia": 1.0, "pigment": 0.3, "skin": 0.0, "hue": 0.0, "pattern": 0.5, "mole_size": 1.0,
           "copy_of": ""}
 ROW = {"image_name": "ISIC_HIDDEN", "sex": "female", "age_approx": 70.0, "anatom_site_general_challenge": "torso"}
-NUMBER = re.compile(r"\d %")
+NUMBER = re.compile(r"\d\s%")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
 

@@ -20,7 +20,7 @@ EXAMPLES = {"Drawn lesion 1": {"draw_seed": 20, "atypia": -1.6, "pigment": 0.0},
             "Drawn lesion 3": {"draw_seed": 21, "atypia": 3.6, "pigment": 0.9}}
 EXAMPLE_SIDE = 640  # pixels
 STYLE = {"skin": 0.0, "hue": 0.0, "pattern": 0.8, "mole_size": 0.8, "copy_of": ""}
-UNKNOWN = "unknown"
+UNKNOWN, NO_BREAK = "unknown", "\u00a0"
 ADVICE = ("**Whatever the number:** a lesion that is new, changes, bleeds, itches, looks unlike the others or worries "
           "somebody goes to a doctor. The model looks for melanoma alone; it does not know basal cell carcinoma, "
           "squamous cell carcinoma and other diseases.")
@@ -113,15 +113,14 @@ def show_answer(assessor: Assessor, logits: np.ndarray, point: pd.Series, preval
     from melanoma_utils.assessment import to_probs
 
     *probs, threshold = to_probs(assessor, [logits.min(), logits.mean(), logits.max(), point["threshold"]], prevalence)
-    low, mean, high, threshold = map(common.format_percent, (*probs, threshold))
+    low, mean, high, threshold = (common.format_percent(prob).replace(" ", NO_BREAK) for prob in (*probs, threshold))
     st.metric("Probability of melanoma", mean)
     st.caption(f"where {100 * prevalence:.3g} of 100 lesions like this are melanomas. The {logits.size} models by "
                f"themselves say {low} to {high}.")
     found = round(100 * point["sensitivity"])
     if logits.mean() >= point["threshold"]:
         st.warning(f"**Suspicious: above the threshold of {threshold}.** A doctor should look at this lesion. This "
-                   f"threshold finds {found} of 100 melanomas, and most of what it calls suspicious is harmless.",
-                   icon=":material/priority_high:")
+                   f"threshold finds {found} of 100 melanomas.", icon=":material/priority_high:")
     else:
         st.info(f"**Below the threshold of {threshold}.** The model sees no sign of melanoma in this picture; it "
                 f"misses {100 - found} of 100 melanomas.", icon=":material/search:")
@@ -134,13 +133,13 @@ def show_people(point: pd.Series, prevalence: float) -> None:
 
     counts = count_per_1000(point, prevalence)
     st.subheader("This threshold among 1,000 people", anchor=False)
-    st.markdown(f"Each shows one lesion, and {1000 * prevalence:.3g} of these lesions are melanomas.")
-    texts = {"found": ("Found", "melanomas, called suspicious"),
-             "missed": ("Missed", "melanomas, not called so"),
-             "false_alarms": ("False alarms", "harmless, called suspicious")}
-    for column, (name, (label, meaning)) in zip(st.columns(3, wrap=False), texts.items(), strict=True):
-        column.metric(label, f"{counts[name]:.1f}" if counts[name] < 10 else f"{counts[name]:.0f}")
-        column.caption(meaning)
+    st.markdown(f"Each shows one lesion, and {1000 * prevalence:.3g} of these lesions are melanomas:")
+    with st.container(horizontal=True):
+        for name, label in (("found", "Found"), ("missed", "Missed"), ("false_alarms", "False alarms")):
+            st.metric(label, f"{counts[name]:.1f}" if counts[name] < 10 else f"{counts[name]:.0f}", width=105)
+    precision = 100 * counts["found"] / max(counts["found"] + counts["false_alarms"], 1e-9)
+    st.caption(f"Found and missed are melanomas; a false alarm is another lesion that is called suspicious. Of 100 "
+               f"called so, {precision:.2g} are melanomas.")
 
 
 def show_position(assessor: Assessor, logit: float, point: pd.Series, prevalence: float) -> None:
