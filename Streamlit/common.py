@@ -17,8 +17,10 @@ if TYPE_CHECKING:  # the networks' libraries take seconds to import: the page is
 
     from melanoma_utils.archives import MemoryFile
     from melanoma_utils.assessment import Assessor
+    from melanoma_utils.input_gate import Gate
 
 SHIPPED_DIR = Path(__file__).parent / "model"
+GATE_PATH = SHIPPED_DIR / "input_gate.json"
 OUTPUT_DIR = Path(os.environ.get("MELANOMA_OUTPUT_DIR", Path(__file__).parents[1] / "output"))
 FOOTER = "Research software, not a medical device. A suspicious or changing lesion goes to a doctor, whatever it says."
 MAX_SIDE = 1024  # of a picture as it is shown and looked at by the input gate, pixels
@@ -127,12 +129,24 @@ def read_picture(source: MemoryFile) -> np.ndarray:
 def find_objections(picture: np.ndarray) -> tuple[str, ...]:
     """Returns why a picture can't be assessed, in short sentences; empty: nothing speaks against it.
 
-    Nothing does yet: the input gate is to be asked here.
+    Where the gate can't be read that is an objection too: nobody has looked whether it is such a picture at all.
 
     Args:
         picture: of `read_picture`.
     """
-    return ()
+    from melanoma_utils import input_gate
+
+    try:
+        return input_gate.find_objections(picture, _read_gate())
+    except OSError:
+        return ("the file that tells dermoscopy from other pictures (Streamlit/model/input_gate.json) is not there",)
+
+
+@st.cache_resource
+def _read_gate() -> Gate:
+    from melanoma_utils import input_gate
+
+    return input_gate.read_gate(GATE_PATH)
 
 
 def remember(slot: str, key: Hashable, make: Callable[[], T]) -> T:

@@ -28,6 +28,7 @@ def common(monkeypatch, model_dir, tmp_path):
 
     monkeypatch.setattr(common, "SHIPPED_DIR", shutil.copytree(model_dir, tmp_path / "shipped"))
     monkeypatch.setattr(common, "OUTPUT_DIR", tmp_path / "output")
+    monkeypatch.setattr(common, "find_objections", lambda picture: ())  # the gate has its own tests
     return common
 
 
@@ -306,3 +307,15 @@ def test_streamlit_serves_this_machine_alone_and_phones_nobody():
     config = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())
     assert config["server"]["address"] == "localhost" and config["browser"]["gatherUsageStats"] is False
     assert config["client"]["showErrorDetails"] == "none" and config["server"]["maxUploadSize"] <= 50
+
+
+def test_the_gate_is_asked_and_its_absence_is_an_objection(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "Streamlit")
+    import common
+
+    common._read_gate.clear()
+    assert common.find_objections(np.zeros((300, 300, 3), np.uint8))
+    assert any("20 × 20" in why for why in common.find_objections(np.full((20, 20, 3), 128, np.uint8)))
+    common._read_gate.clear()
+    monkeypatch.setattr(common, "GATE_PATH", tmp_path / "none.json")
+    assert "is not there" in common.find_objections(np.zeros((300, 300, 3), np.uint8))[0]

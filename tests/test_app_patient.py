@@ -25,6 +25,7 @@ def page(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "Streamlit")
     import common
     monkeypatch.setattr(common, "OUTPUT_DIR", ROOT / "no output")  # the shipped model alone
+    monkeypatch.setattr(common, "find_objections", lambda picture: ())  # the gate has its own tests
     at = AppTest.from_file(str(ROOT / "Streamlit" / "app.py"), default_timeout=300)
     return at.switch_page("views/one_patient.py").run()
 
@@ -245,6 +246,8 @@ def test_an_earlier_picture_that_cannot_be_assessed(page, fast_models, monkeypat
 def test_a_drawn_person_is_one_click_away_and_goes_with_the_next_upload(page, fast_models):
     at = page.button(key="patient_drawn").click().run()
     assert set(read_table(at).index) == {f"drawn {n}" for n in range(1, 6)}
+    words = read_words(at)
+    assert "5 of 5 suspicious" in words and "In the others" not in words  # there are no others
     assert set(read_table(upload(at, PICTURES)).index) == {"dark", "light", "middle", "blue"}
 
 

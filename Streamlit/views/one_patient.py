@@ -57,7 +57,7 @@ def show_summary(df: pd.DataFrame, point: pd.Series) -> None:
 def show_table(df: pd.DataFrame) -> None:
     """Shows the ranked lesions; a click on a column's head sorts by it."""
     sites = df["anatom_site_general_challenge"].astype(object)
-    says = np.where(df["is_suspicious"], "▲ suspicious", "no sign seen") + np.where(df["is_odd"], "\n◆ odd one out", "")
+    says = np.where(df["is_suspicious"], "▲ suspicious", "no sign seen") + np.where(df["is_odd"], ", ◆ odd one out", "")
     shown_df = pd.DataFrame({
         "picture": df["thumbnail"], "percent": 100 * df["probability"], "says": says, "rank": df["rank"],
         "unlike": df["duckling_z"], "name": df.index, "low": 100 * df["lowest"], "high": 100 * df["highest"],
