@@ -6,7 +6,7 @@ import traceback
 import streamlit as st
 from common import keep_settings, show_footer
 
-st.set_page_config(page_title="Melanoma classification", page_icon=":material/dermatology:", layout="centered")
+st.set_page_config(page_title="Melanoma classification", layout="centered")  # Material icons of tabs are fetched
 page = st.navigation([  # in a folder of another name than "pages", which Streamlit would take for pages by itself
     st.Page("views/one_lesion.py", title="One lesion", icon=":material/center_focus_strong:", default=True),
     st.Page("views/one_patient.py", title="One patient", icon=":material/person:"),

@@ -137,9 +137,11 @@ def find_objections(picture: np.ndarray) -> tuple[str, ...]:
     from melanoma_utils import input_gate
 
     try:
-        return input_gate.find_objections(picture, _read_gate())
-    except OSError:
-        return ("the file that tells dermoscopy from other pictures (Streamlit/model/input_gate.json) is not there",)
+        gate = _read_gate()
+    except (OSError, ValueError):
+        return ("the file that tells dermoscopy from other pictures, Streamlit/model/input_gate.json, is not there or "
+                "damaged",)
+    return input_gate.find_objections(picture, gate)
 
 
 @st.cache_resource
@@ -158,14 +160,6 @@ def remember(slot: str, key: Hashable, make: Callable[[], T]) -> T:
     if kept is None or kept[0] != key:
         st.session_state[slot] = kept = (key, make())
     return kept[1]
-
-
-def format_percent(prob: float) -> str:
-    """Returns a probability as per cent, with as many digits as tell it from none and from all."""
-    percent = 100 * prob
-    if percent < 0.01 or percent > 99.9:
-        return "below 0.01 %" if percent < 1 else "above 99.9 %"
-    return f"{percent:.0f} %" if 10 <= percent <= 90 else f"{percent:.1f} %" if percent >= 1 else f"{percent:.2f} %"
 
 
 def escape(text: str) -> str:

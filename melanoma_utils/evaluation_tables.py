@@ -1,4 +1,4 @@
-"""Tables of an evaluation in words, a few columns wide, for people to read."""
+"""Figures in words, and tables of them a few columns wide, for people to read."""
 
 from collections.abc import Mapping
 
@@ -8,6 +8,16 @@ POINT_ROWS = {"sensitivity": ("melanomas found, %", 100), "specificity": ("benig
               "ppv": ("melanomas among those called suspicious, %", 100),
               "number_needed_to_biopsy": ("called suspicious for each melanoma found", 1),
               "missed_per_1000": ("melanomas missed in 1,000 lesions", 1)}
+
+
+def format_prob(prob: float) -> str:
+    """Returns a probability in per cent with as many digits as it needs, never as 0 or 100 %."""
+    percent = 100 * prob
+    if percent < 0.01:
+        return "below 0.01 %"
+    if percent > 99.9:
+        return "above 99.9 %"
+    return f"{percent:.0f} %" if 10 <= percent <= 90 else f"{percent:.1f} %" if percent >= 1 else f"{percent:.2f} %"
 
 
 def tell_points(points_df: pd.DataFrame) -> pd.DataFrame:

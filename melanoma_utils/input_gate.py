@@ -113,6 +113,7 @@ def judge_statistics(statistics: Mapping[str, float], gate: Gate) -> tuple[str, 
         gate: of `read_gate`.
     """
     def is_low(score: Score) -> bool:
+        """Returns whether the statistics score below the threshold."""
         return compute_scores(score, [[statistics[name] for name in score.names]])[0] < score.threshold
 
     if is_low(gate.dermoscopy):

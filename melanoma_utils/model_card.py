@@ -115,6 +115,9 @@ def _tell_data(metrics: Mapping, config: Mapping, folds_df: pd.DataFrame,
             if train["n_external"] else "")
     if train["teachers"]:
         extra += f", and test images labelled by {', '.join(train['teachers'])}"
+    if train["distill_from"]:
+        extra += (f"; {train['distill_share']:.0%} of each target is what the networks of "
+                  f"{', '.join(train['distill_from'])} without that fold say of the same changed picture")
     tones_df = subgroups_df[subgroups_df["attribute"].str.startswith("skin tone")
                             & subgroups_df["group"].isin(DARK_TONES)]
     dark = f"{tones_df['n_images'].sum():,} images, {tones_df['n_melanomas'].sum():,} of them melanomas"

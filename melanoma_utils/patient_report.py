@@ -8,6 +8,7 @@ from html import escape
 import pandas as pd
 
 from melanoma_utils.competition import METADATA_COLUMNS
+from melanoma_utils.evaluation_tables import format_prob
 
 STYLE = """
 @page { size: A4; margin: 14mm; }
@@ -61,16 +62,6 @@ class ReportFacts:
     specificity: float
     sex: str | None = None
     age: float | None = None
-
-
-def format_prob(prob: float) -> str:
-    """Returns a probability in per cent with as many digits as it needs, never as 0 or 100 %."""
-    percent = 100 * prob
-    if percent < 0.01:
-        return "below 0.01 %"
-    if percent > 99.9:
-        return "above 99.9 %"
-    return f"{percent:.0f} %" if 10 <= percent <= 90 else f"{percent:.1f} %" if percent >= 1 else f"{percent:.2f} %"
 
 
 def make_csv(lesions_df: pd.DataFrame, facts: ReportFacts, refused: Sequence[tuple[str, str, str]] = ()) -> bytes:

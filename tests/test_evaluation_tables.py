@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melanoma_utils.evaluation_tables import tell_points, tell_subgroups
+from melanoma_utils.evaluation_tables import format_prob, tell_points, tell_subgroups
 from melanoma_utils.operating_points import compute_operating_points, move_prevalence
 from melanoma_utils.subgroups import compute_subgroups
 
@@ -48,3 +48,10 @@ def test_subgroups_are_told_or_too_few(scores_df, tmp_path):
     assert table.index.tolist() == ["site: torso", "site: palms/soles"]
     assert table.loc["site: palms/soles"].tolist() == ["1 of 5", "too few", "–"]
     assert table.loc["site: torso", "AUC"].startswith(f"{df['auc'][0]:.2f} (") and table.iloc[0, 0] == "49 of 195"
+
+
+@pytest.mark.parametrize(("prob", "words"), [(0.0, "below 0.01 %"), (0.00012, "0.01 %"), (0.00123, "0.12 %"),
+                                             (0.034, "3.4 %"), (0.5, "50 %"), (0.9512, "95.1 %"),
+                                             (0.9995, "above 99.9 %"), (1.0, "above 99.9 %")])
+def test_nobody_is_told_0_or_100_per_cent(prob, words):
+    assert format_prob(prob) == words

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
+from melanoma_utils.evaluation_tables import format_prob
 from melanoma_utils.lesion_ranking import score_lesions
-from melanoma_utils.patient_report import ReportFacts, format_prob, make_csv, make_report
+from melanoma_utils.patient_report import ReportFacts, make_csv, make_report
 from melanoma_utils.thumbnails import encode_thumbnail
 
 FACTS = ReportFacts("joint_224", datetime(2026, 2, 3, 14, 5, tzinfo=UTC), 0.0176, 0.951, 0.64, "female", 55)
@@ -104,10 +105,3 @@ def test_the_table_holds_every_picture_with_its_numbers_or_its_reason():
     assert df.loc["d,\n"].dropna().to_dict() == {"cannot_assess": 'said "no"', "model": "joint_224",
                                                  "prevalence": 0.0176}
     assert df.loc["c", "cannot_assess"] == "small" and df["is_odd"].map(str).tolist()[:3] == ["False", "False", "True"]
-
-
-@pytest.mark.parametrize(("prob", "words"), [(0.0, "below 0.01 %"), (0.00123, "0.12 %"), (0.034, "3.4 %"),
-                                             (0.5, "50 %"), (0.95, "95.0 %"), (0.9995, "above 99.9 %"),
-                                             (1.0, "above 99.9 %")])
-def test_nobody_is_told_0_or_100_per_cent(prob, words):
-    assert format_prob(prob) == words

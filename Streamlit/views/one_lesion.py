@@ -111,9 +111,10 @@ def read_header(file: MemoryFile) -> None:
 def show_answer(assessor: Assessor, logits: np.ndarray, point: pd.Series, prevalence: float) -> None:
     """Writes the probability, the spread of the models, the decision."""
     from melanoma_utils.assessment import to_probs
+    from melanoma_utils.evaluation_tables import format_prob
 
     *probs, threshold = to_probs(assessor, [logits.min(), logits.mean(), logits.max(), point["threshold"]], prevalence)
-    low, mean, high, threshold = (common.format_percent(prob).replace(" ", NO_BREAK) for prob in (*probs, threshold))
+    low, mean, high, threshold = (format_prob(prob).replace(" ", NO_BREAK) for prob in (*probs, threshold))
     st.metric("Probability of melanoma", mean)
     st.caption(f"where {100 * prevalence:.3g} of 100 lesions like this are melanomas. The {logits.size} models by "
                f"themselves say {low} to {high}.")
@@ -124,7 +125,6 @@ def show_answer(assessor: Assessor, logits: np.ndarray, point: pd.Series, preval
     else:
         st.info(f"**Below the threshold of {threshold}.** The model sees no sign of melanoma in this picture; it "
                 f"misses {100 - found} of 100 melanomas.", icon=":material/search:")
-
 
 
 def show_people(point: pd.Series, prevalence: float) -> None:

@@ -111,7 +111,7 @@ def show_earlier(assessor: Assessor, df: pd.DataFrame, known_df: pd.DataFrame, p
     """Shows a lesion beside a picture of it from an earlier visit, with both numbers."""
     from melanoma_utils.archives import MemoryFile
     from melanoma_utils.assessment import ask_models, to_probs
-    from melanoma_utils.patient_report import format_prob
+    from melanoma_utils.evaluation_tables import format_prob
 
     st.subheader("An earlier visit", anchor=False)
     name = st.selectbox("Lesion", list(df.index), key="patient_now")
