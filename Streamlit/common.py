@@ -13,6 +13,7 @@ import pandas as pd
 import streamlit as st
 
 if TYPE_CHECKING:  # the networks' libraries take seconds to import: the page is there before them
+    from matplotlib.figure import Figure
     from streamlit.runtime.uploaded_file_manager import UploadedFile
 
     from melanoma_utils.archives import MemoryFile
@@ -160,6 +161,19 @@ def remember(slot: str, key: Hashable, make: Callable[[], T]) -> T:
     if kept is None or kept[0] != key:
         st.session_state[slot] = kept = (key, make())
     return kept[1]
+
+
+def is_dark() -> bool:
+    """Returns whether the visitor sees the dark theme."""
+    return st.context.theme.type == "dark"
+
+
+def encode_chart(fig: Figure) -> bytes:
+    """Returns a chart as a PNG file of 150 pixels an inch in the colours of the visitor's theme."""
+    from melanoma_utils.app_plots import encode_dark_png
+    from melanoma_utils.plots import encode_png
+
+    return encode_dark_png(fig, 150, st.get_option("theme.dark.backgroundColor")) if is_dark() else encode_png(fig, 150)
 
 
 def escape(text: str) -> str:

@@ -1,9 +1,13 @@
-"""Charts of a single answer: data in, matplotlib Figure out."""
+"""Charts as the app wants them: a single answer's place, dark colours."""
 
 from collections.abc import Sequence
+from io import BytesIO
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from PIL import Image
 from scipy.special import logit
 
 from melanoma_utils.plots import COLORS, LINES, new_figure
@@ -51,3 +55,23 @@ def plot_score_position(targets: Sequence[int], probs: Sequence[float], prob: fl
     ax.tick_params(labelsize=9)
     fig.legend(loc="outside upper left", ncols=2, fontsize=9, frameon=False)
     return fig
+
+
+def encode_dark_png(fig: Figure, dpi: int, background: str) -> bytes:
+    """Returns a figure drawn on white as the bytes of a PNG file on a dark background: light and dark change places,
+    hues stay (the lightness of HSL is inverted).
+
+    Args:
+        fig: the figure.
+        dpi: pixels an inch.
+        background: what white becomes, a colour that matplotlib knows.
+    """
+    fig.set_dpi(dpi)
+    canvas = FigureCanvasAgg(fig)
+    canvas.draw()
+    rgb = np.asarray(canvas.buffer_rgba())[..., :3] / 255  # (H, W, 3)
+    inverted = rgb + 1 - rgb.max(2, keepdims=True) - rgb.min(2, keepdims=True)
+    floor = np.array(to_rgb(background))
+    buffer = BytesIO()
+    Image.fromarray(np.round(255 * (floor + (1 - floor) * inverted)).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()

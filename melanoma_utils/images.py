@@ -125,4 +125,6 @@ def _explain(path: Source, error: Exception) -> Exception:
         return ValueError(f"{path} is empty (0 bytes)")
     if isinstance(error, Image.UnidentifiedImageError):
         return ValueError(f"{path} is not an image that can be read")
+    if isinstance(error, Image.DecompressionBombError):
+        return ValueError(f"{path} has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels")
     return ValueError(f"{path} can't be decoded: {error}")

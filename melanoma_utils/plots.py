@@ -52,7 +52,8 @@ def plot_bars(panels: Mapping[str, Mapping[str, float]], title: str, source: str
     return fig
 
 
-def plot_melanoma_rate(df: pd.DataFrame, column: str, title: str, source: str = "") -> Figure:
+def plot_melanoma_rate(df: pd.DataFrame, column: str, title: str, source: str = "",
+                       is_narrow: bool = False) -> Figure:
     """Returns the number of images by value of a column, and the share of melanomas with Wilson's 95 % interval.
 
     Args:
@@ -60,10 +61,13 @@ def plot_melanoma_rate(df: pd.DataFrame, column: str, title: str, source: str = 
             frequent to rare; empty values are a group of their own; groups below `MIN_IMAGES` get no rate.
         column: the column to group by.
         title, source: see `plot_bars`; n is added to the title.
+        is_narrow: the two below each other, as on a phone.
     """
     groups = df["target"].groupby(_name_groups(df[column]), observed=True).agg(["size", "sum"])
-    fig, (left, right) = new_figure(2, (9, 1.7 + 0.26 * len(groups)), f"{title}: {len(df):,} images, "
-                                     f"{df['target'].sum():,} melanomas", source)
+    height = 1.7 + 0.26 * len(groups)
+    fig, (left, right) = new_figure(2 - is_narrow, (5, 2 * height) if is_narrow else (9, height),
+                                    f"{title}: {len(df):,} images, {df['target'].sum():,} melanomas", source,
+                                    1 + is_narrow)
     _draw_bars(left, groups["size"].to_dict(), [f"{n:,}" for n in groups["size"]], GREY)
     for y, (n, k) in enumerate(zip(groups["size"], groups["sum"], strict=True)):
         low, high = binomtest(int(k), int(n)).proportion_ci(method="wilson") if n >= MIN_IMAGES else (0, 0)
@@ -75,7 +79,7 @@ def plot_melanoma_rate(df: pd.DataFrame, column: str, title: str, source: str = 
                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
     right.axvline(100 * df["target"].mean(), color=GREY, linestyle=":", linewidth=1)
     right.set(ylim=left.get_ylim(), xlabel=f"melanomas, % (and number; dotted: all, {100 * df['target'].mean():.2f} %)")
-    right.set_yticks(range(len(groups)), [])
+    right.set_yticks(range(len(groups)), left.get_yticklabels() if is_narrow else [])
     right.set_xlim(0, 1.45 * right.dataLim.x1 or 1)  # without any melanoma the ends would be the same
     left.set_xlabel("images")
     return fig

@@ -7,9 +7,10 @@ from conftest import ROOT
 from streamlit.testing.v1 import AppTest
 
 from melanoma_utils.competition import read_train
+from melanoma_utils.synthetic import SyntheticConfig, make_tables
 from melanoma_utils.table_summaries import UNKNOWN
 
-VIEWS = {"Classes": 2, "One column": 4, "Two columns": 2, "Train and test": 1, "Patients": 2}  # number of charts
+VIEWS = {"Classes": 3, "One column": 4, "Two columns": 2, "Train and test": 3, "Patients": 2}  # number of charts
 
 
 @pytest.fixture
@@ -68,9 +69,11 @@ def test_filters_choose_images(open_page, drawn_dir, data_dir):
     assert "No training image is left" in check(at.run()).info[0].value and not at.image
 
 
-def test_without_any_folder_it_says_how_to_get_one(open_page, tmp_path):
+def test_without_any_folder_it_shows_drawn_tables_and_says_how_to_get_real_ones(open_page, tmp_path):
     at = open_page(tmp_path)
-    assert "make submission" in at.info[0].value and "make data" in at.info[0].value and not at.metric
+    assert "drawn" in at.info[0].value and "make data" in at.info[0].value
+    df, _, _ = make_tables(SyntheticConfig())
+    assert read_metrics(at) == [len(df), df["patient_id"].nunique(), df["target"].sum()] and len(at.image) == 3
 
 
 @pytest.mark.parametrize(("folder", "words"), [("nowhere", "is no folder"), ("train.csv", "is no folder"),
@@ -93,6 +96,6 @@ def test_what_is_no_competition_is_told_in_a_sentence(open_page, tmp_path):
 def test_train_alone_is_enough(open_page, data_dir, tmp_path):
     shutil.copy(data_dir / "train.csv", tmp_path)
     at = type_folder(open_page(tmp_path), tmp_path)
-    assert len(at.image) == 1 and read_metrics(at)[0] == len(read_train(data_dir))
+    assert len(at.image) == 2 and read_metrics(at)[0] == len(read_train(data_dir))
     at = check(at.segmented_control(key="explore_view").set_value("Train and test").run())
     assert "no test image" in at.info[0].value and not at.image

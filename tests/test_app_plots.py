@@ -1,8 +1,12 @@
+from io import BytesIO
+
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 from scipy.special import logit
 
-from melanoma_utils.app_plots import plot_score_position
+from melanoma_utils.app_plots import encode_dark_png, plot_score_position
 from melanoma_utils.plots import encode_png
 
 
@@ -36,3 +40,15 @@ def test_each_class_sums_to_a_hundred_and_may_be_absent():
 def test_what_is_no_probability_is_refused(probs, prob, threshold):
     with pytest.raises(ValueError, match=r"all in 0\.\.1"):
         plot_score_position([0] * len(probs), probs, prob, threshold)
+
+
+def test_dark_colours_keep_their_hue_and_white_becomes_the_background():
+    fig = Figure(figsize=(1, 1))
+    ax = fig.add_axes([0, 0, 1, 1])
+    ax.set_axis_off()
+    ax.imshow([[[1, 1, 1], [0, 0, 0], [0, 0, 1], [0.5, 0, 0]]], aspect="auto", interpolation="nearest")
+    image = np.asarray(Image.open(BytesIO(encode_dark_png(fig, 40, "#151515"))))
+    white, black, blue, dark_red = (image[20, 5 + 10 * n].tolist() for n in range(4))
+    assert image.shape == (40, 40, 3) and white == [21, 21, 21] and black == [255, 255, 255]
+    assert blue[2] == 255 and blue[0] == blue[1] < 40
+    assert dark_red[0] == 255 and dark_red[1] == dark_red[2] == pytest.approx(138, abs=2)

@@ -97,7 +97,7 @@ def test_files_that_can_not_be_opened_are_named_with_the_reason(tmp_path):
         for kind, data in chunks.items()))
     Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "float.tiff")
     for name, reason in {"loop.jpg": "can't be opened: Too many levels", "folder.jpg": "can't be opened: Is a direc",
-                         "bomb.png": "can't be decoded: Image size .* exceeds", "float.tiff": "no known range"}.items():
+                         "bomb.png": "has more than 178,956,970 pixels", "float.tiff": "no known range"}.items():
         with pytest.raises(ValueError, match=rf"{name}.*{reason}"):
             load_resized(tmp_path / name, 32)
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INPUT_DIR = Path(os.environ.get("MELANOMA_INPUT_DIR", Path(__file__).parents[2] / "input"))
-NONE_YET = "There is no drawn competition yet: `make submission` draws one into input/synthetic, `make data` fetches " \
-           "the real one. Or type the path of a folder that holds a train.csv."
+NONE_YET = "These are drawn tables: no patients. `make data` fetches the real competition; type here the path of a " \
+           "folder that holds a train.csv."
 
 
 @st.cache_data(max_entries=2, show_spinner="Reading the tables …")
@@ -27,22 +27,34 @@ def read_tables(folder: str, changed: tuple[float, ...]) -> dict[str, pd.DataFra
     return tables | ({"test": read_test(folder)} if Path(folder, "test.csv").is_file() else {})
 
 
-def pick_tables() -> tuple[Path, dict[str, pd.DataFrame]]:
-    """Returns the folder that is typed in, by default that of the drawn competition, and its tables; stops the page
-    with one sentence where there are none."""
+@st.cache_data
+def draw_tables() -> dict[str, pd.DataFrame]:
+    """Returns "train" and "test" -> table of the drawn competition, without drawing its images."""
+    from melanoma_utils.synthetic import SyntheticConfig, make_tables
+
+    train_df, test_df, _ = make_tables(SyntheticConfig())
+    return {"train": train_df, "test": test_df}
+
+
+def pick_tables() -> tuple[str, dict[str, pd.DataFrame]]:
+    """Returns what charts say of their source and the tables of the folder that is typed in, by default those of the
+    drawn competition; stops the page with one sentence where there are none."""
+    from melanoma_utils.data_folder import is_synthetic, name_source
+
     drawn = INPUT_DIR / "synthetic"
     typed = st.text_input("Competition folder", str(drawn) if (drawn / "train.csv").is_file() else "",
                           key="explore_dir", help="On the computer that runs this app, in the layout of SIIM-ISIC: a "
                                                   "train.csv and, if there is one, a test.csv")
     if not typed.strip():
         st.info(NONE_YET)
-        st.stop()
+        return "synthetic competition", draw_tables()
     folder = Path(typed.strip()).expanduser()
     try:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is no folder on the computer that runs this app")
         paths = [path for path in (folder / "train.csv", folder / "test.csv") if path.is_file()]
-        return folder, read_tables(str(folder), tuple(path.stat().st_mtime for path in paths))
+        tables = read_tables(str(folder), tuple(path.stat().st_mtime for path in paths))
+        return name_source(folder) if is_synthetic(folder) else "", tables
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: ~somebody who is not there
         common.show_refusal(error)
         st.stop()
@@ -66,12 +78,10 @@ def draw_classes(tables: dict[str, pd.DataFrame], source: str) -> list[Figure]:
     """Returns charts of how rare melanomas are and of what the tables lack."""
     from melanoma_utils import plots, table_summaries
 
-    train_df = tables["train"]
-    title = f"Class balance in train: {len(train_df):,} images of {train_df['patient_id'].nunique():,} patients"
-    charts = [plots.plot_bars(table_summaries.count_classes(train_df), title, source)]
+    charts = [plots.plot_bars({name: counts}, f"Classes: {sum(counts.values()):,} {name}", source)
+              for name, counts in table_summaries.count_classes(tables["train"]).items()]
     if "test" in tables:
-        title = f"Missing values: {len(train_df):,} train, {len(tables['test']):,} test images"
-        charts.append(plots.plot_shares({"empty": table_summaries.share_missing(tables)}, title, source))
+        charts.append(plots.plot_shares({"empty": table_summaries.share_missing(tables)}, "Missing values", source))
     return charts
 
 
@@ -79,9 +89,8 @@ def draw_columns(tables: dict[str, pd.DataFrame], source: str) -> list[Figure]:
     """Returns a chart a column: images and share of melanomas by its values."""
     from melanoma_utils.plots import plot_melanoma_rate
 
-    columns = {"sex": "Sex", "anatom_site_general_challenge": "Anatomical site", "age_approx": "Age in years",
-               "diagnosis": "Diagnosis"}
-    return [plot_melanoma_rate(tables["train"], column, title, source) for column, title in columns.items()]
+    columns = {"sex": "Sex", "anatom_site_general_challenge": "Site", "age_approx": "Age", "diagnosis": "Diagnosis"}
+    return [plot_melanoma_rate(tables["train"], column, title, source, True) for column, title in columns.items()]
 
 
 def draw_pairs(tables: dict[str, pd.DataFrame], source: str) -> list[Figure]:
@@ -95,13 +104,13 @@ def draw_pairs(tables: dict[str, pd.DataFrame], source: str) -> list[Figure]:
 
 
 def draw_splits(tables: dict[str, pd.DataFrame], source: str) -> list[Figure]:
-    """Returns a chart of train beside test, none where there is no test."""
+    """Returns charts of train beside test, none where there is no test."""
     from melanoma_utils import plots, table_summaries
 
     if "test" not in tables:
         return []
-    title = f"Train against test (where known): {len(tables['train']):,} and {len(tables['test']):,} images"
-    return [plots.plot_shares(table_summaries.share_groups(tables), title, source)]
+    return [plots.plot_shares({f"{name}, where known": shares}, "Train against test", source)
+            for name, shares in table_summaries.share_groups(tables).items()]
 
 
 def draw_patients(tables: dict[str, pd.DataFrame], source: str) -> list[Figure]:
@@ -112,7 +121,7 @@ def draw_patients(tables: dict[str, pd.DataFrame], source: str) -> list[Figure]:
     title = "Images per patient: " + ", ".join(f"{len(df):,} {split}" for split, df in tables.items()) + " images"
     df = df.assign(n_of_patient=table_summaries.name_image_counts(df))
     return [plots.plot_images_per_patient(counts, title, source),
-            plots.plot_melanoma_rate(df, "n_of_patient", "Images of the patient", source)]
+            plots.plot_melanoma_rate(df, "n_of_patient", "Images of a patient", source, True)]
 
 
 VIEWS = {"Classes": draw_classes, "One column": draw_columns, "Two columns": draw_pairs, "Train and test": draw_splits,
@@ -120,14 +129,11 @@ VIEWS = {"Classes": draw_classes, "One column": draw_columns, "Two columns": dra
 st.title("Explore", anchor=False)
 st.caption("Who is in a competition's data, and how rare is melanoma? The charts of EDA/01_explore_metadata; no image "
            "is looked at.")
-folder, tables = pick_tables()
+source, tables = pick_tables()
 tables = pick_rows(tables)
 if "train" not in tables:
     st.info("No training image is left: choose more of them.")
     st.stop()
-
-from melanoma_utils.data_folder import is_synthetic, name_source  # noqa: E402  after the page's head is there
-from melanoma_utils.plots import encode_png  # noqa: E402
 
 train_df = tables["train"]
 with st.container(horizontal=True, gap="large"):
@@ -135,8 +141,9 @@ with st.container(horizontal=True, gap="large"):
                         "Melanomas": train_df["target"].sum()}.items():
         st.metric(name, f"{value:,}", width="content")
 chosen = st.segmented_control("What to look at", list(VIEWS), default="Classes", key="explore_view") or "Classes"
-charts = VIEWS[chosen](tables, name_source(folder) if is_synthetic(folder) else "")
+charts = VIEWS[chosen](tables, source)
+places = st.container(horizontal=True)  # side by side as far as there is room
 for chart in charts:
-    st.image(encode_png(chart, 150), width=round(75 * chart.get_figwidth()), alt=chart.get_suptitle())
+    places.image(common.encode_chart(chart), width=round(68 * chart.get_figwidth()), alt=chart.get_suptitle())
 if not charts:
     st.info("There is no test image to compare with.")

@@ -24,13 +24,11 @@ NO_SCORES = "This model's folder has no out-of-fold scores (oof_scores.csv): run
 
 def show_chart(slot: str, key: tuple, draw: Callable[[], Figure], alt: str) -> None:
     """Shows a chart, drawn only where its key is another than the last time."""
-    from melanoma_utils.plots import encode_png
-
     def encode() -> tuple[bytes, int]:
         fig = draw()
-        return encode_png(fig, 150), round(75 * fig.get_figwidth())  # pixels; letters are alike in all charts
+        return common.encode_chart(fig), round(75 * fig.get_figwidth())  # pixels; letters are alike in all charts
 
-    content, width = common.remember(f"model_{slot}", key, encode)
+    content, width = common.remember(f"model_{slot}", (key, common.is_dark()), encode)
     st.image(content, width=width, alt=alt)
 
 

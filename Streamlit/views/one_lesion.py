@@ -146,7 +146,6 @@ def show_position(assessor: Assessor, logit: float, point: pd.Series, prevalence
     """Shows where the score lies among those of benign lesions and of melanomas."""
     from melanoma_utils.app_plots import plot_score_position
     from melanoma_utils.assessment import rank_among, to_probs
-    from melanoma_utils.plots import encode_png
 
     st.subheader("Beside lesions whose diagnosis is known", anchor=False)
     if assessor.scores_df is None:
@@ -158,8 +157,9 @@ def show_position(assessor: Assessor, logit: float, point: pd.Series, prevalence
     text = f"This picture scores higher than {benign} benign lesions and higher than {melanomas} melanomas of the " \
            "training data, each scored by a model that had not seen its patient."
     st.markdown(text)
-    chart = common.remember("lesion_chart", (id(assessor), logit, threshold, prevalence), lambda: encode_png(
-        plot_score_position(scores_df["target"], probs, prob, threshold, assessor.metrics.get("source", "")), 150))
+    key = id(assessor), logit, threshold, prevalence, common.is_dark()
+    chart = common.remember("lesion_chart", key, lambda: common.encode_chart(plot_score_position(
+        scores_df["target"], probs, prob, threshold, assessor.metrics.get("source", ""))))
     st.image(chart, width=560, alt=text)
 
 

@@ -62,7 +62,7 @@ def show_table(df: pd.DataFrame) -> None:
         "picture": df["thumbnail"], "percent": 100 * df["probability"], "says": says, "rank": df["rank"],
         "unlike": df["duckling_z"], "name": df.index, "low": 100 * df["lowest"], "high": 100 * df["highest"],
         "site": sites.where(sites.notna(), ""), "note": df["objection"]})
-    config, percent = st.column_config, "%.2f %%"
+    config, percent = st.column_config, "%.3g %%"
     st.dataframe(shown_df, hide_index=True, row_height=ROW_HEIGHT, key="patient_table", column_config={
         "picture": config.ImageColumn("Picture", width=86, pinned=True),
         "percent": config.NumberColumn("Probability", format=percent, width=96),
