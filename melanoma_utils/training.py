@@ -63,20 +63,7 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
         MemoryError: a batch does not fit; tells which BATCH_SIZE to try.
         KeyError: an image is not in the store.
     """
-    train_df, valid_df, _ = split_by_fold(folds_df, fold)
-    frames = {"train": train_df, "valid": valid_df}
-    if config.has_monitor:
-        n_folds = int(folds_df["fold"].max()) + 1
-        if n_folds < 3:
-            raise ValueError(f"SCHEDULER 'plateau' and EARLY_STOPPING_PATIENCE need at least 3 folds, met {n_folds}: "
-                             "one is scored, another watched, the rest trained on")
-        is_monitor = (train_df["fold"] == (fold + 1) % n_folds) & (train_df["source"] == "competition")
-        frames |= {"train": train_df[~is_monitor], "monitor": train_df[is_monitor]}
-        log(f"fold {(fold + 1) % n_folds} is watched and not trained on, so that fold {fold} decides nothing")
-    for name, df in frames.items():
-        if df["target"].nunique() < 2:
-            raise ValueError(f"fold {fold}: the {len(df)} images of the {name} part hold one class only: make fewer "
-                             "folds in 02_create_folds")
+    frames = _split_frames(folds_df, fold, config.has_monitor, log)
     frames["competition"] = frames["train"][frames["train"]["source"] == "competition"]
     frames["train"] = pd.concat([frames["train"], pseudo_df], ignore_index=True)
     samples = {name: select_samples(store, df, config.model.use_metadata) for name, df in frames.items()}
@@ -94,6 +81,26 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
         run.run_epoch(log)
         run.save(Path(partial_path))
     return run.pick_model(), pd.DataFrame(run.history), run.seconds
+
+
+def _split_frames(folds_df: pd.DataFrame, fold: int, has_monitor: bool,
+                  log: Callable[[str], None]) -> dict[str, pd.DataFrame]:
+    """Returns the rows to train on, "train", those left out, "valid", and those that a monitor watches."""
+    train_df, valid_df, _ = split_by_fold(folds_df, fold)
+    frames = {"train": train_df, "valid": valid_df}
+    if has_monitor:
+        n_folds = int(folds_df["fold"].max()) + 1
+        if n_folds < 3:
+            raise ValueError(f"SCHEDULER 'plateau' and EARLY_STOPPING_PATIENCE need at least 3 folds, met {n_folds}: "
+                             "one is scored, another watched, the rest trained on")
+        is_monitor = (train_df["fold"] == (fold + 1) % n_folds) & (train_df["source"] == "competition")
+        frames |= {"train": train_df[~is_monitor], "monitor": train_df[is_monitor]}
+        log(f"fold {(fold + 1) % n_folds} is watched and not trained on, so that fold {fold} decides nothing")
+    for name, df in frames.items():
+        if df["target"].nunique() < 2:
+            raise ValueError(f"fold {fold}: the {len(df)} images of the {name} part hold one class only: make fewer "
+                             "folds in 02_create_folds")
+    return frames
 
 
 def _encode_diagnoses(train_df: pd.DataFrame) -> np.ndarray:
