@@ -32,7 +32,8 @@ class Assessor:
         calibration: what makes probabilities of the mean logit.
         points_df: operating points of the experiment, a row each, see `operating_points.compute_operating_points`.
         metrics: the experiment's metrics.json.
-        scores_df: columns target and logit, out of fold; None where the folder has no oof_scores.csv.
+        scores_df: columns target and logit, out of fold, and mostly patient (a number each); None where the folder has
+            no oof_scores.csv.
     """
 
     ensemble: Ensemble

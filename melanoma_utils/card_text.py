@@ -125,7 +125,7 @@ as the run knows, and no patients took part in making it; consent is the matter 
 can cost a life, a false alarm an operation: the tables above say how many of each to expect, where the data say
 anything. Research collections are mostly of light skin, so whatever is good about the score is good for some people
 first. Nothing was done in training to make it fairer; the subgroups show what came out. `oof_scores.csv` holds labels
-and rounded scores in their order, and no names.
+and rounded scores in their order and says which are of one patient; it holds no names.
 
 ## Caveats and recommendations
 

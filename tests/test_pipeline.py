@@ -117,7 +117,8 @@ def test_the_evaluation_leaves_tables_and_a_calibrator(finished):
     assert (subgroups_df.groupby("attribute")["n_images"].sum() == len(oof_df)).all()
     assert {"sex", "age", "site", "image size"} < set(subgroups_df["attribute"])
     scores_df = pd.read_csv(folder / "oof_scores.csv")
-    assert list(scores_df) == ["target", "logit"] and scores_df["logit"].is_monotonic_increasing
+    assert list(scores_df) == ["target", "logit", "patient"] and scores_df["logit"].is_monotonic_increasing
+    assert sorted(scores_df["patient"].value_counts()) == sorted(oof_df["patient_id"].value_counts())
     assert roc_auc_score(scores_df["target"], scores_df["logit"]) == pytest.approx(metrics["oof_auc"], abs=0.01)
     assert sorted(scores_df["logit"]) == sorted(oof_df["logit"].round(3))
     assert (pd.read_csv(folder / "decision_curve.csv")["net_benefit"] <= metrics["prevalence"]).all()

@@ -92,7 +92,7 @@ def show_reliability(assessor: Assessor, prevalence: float, key: tuple) -> None:
         st.info(NO_SCORES)
         return
     targets, logits = (assessor.scores_df[column].to_numpy() for column in ("target", "logit"))
-    groups = np.arange(len(targets))  # oof_scores.csv names no patients
+    groups = assessor.scores_df.get("patient", pd.Series(range(len(targets)))).to_numpy()  # none: of older runs
     why_not = calibration.explain_no_cross_fit(targets, groups)
     if why_not:
         st.info(f"Nothing can be said of the probabilities: {why_not}.")
@@ -100,8 +100,8 @@ def show_reliability(assessor: Assessor, prevalence: float, key: tuple) -> None:
     probs = {"before": expit(logits), "calibrated": common.remember("model_probs", key, lambda: calibration.cross_fit(
         targets, logits, groups, assessor.calibration.method, prevalence))}
     st.markdown("Of all lesions that are told 5 %, 5 in 100 should be melanomas. Each image is calibrated here by a "
-                "curve fitted without it, and weighted to the share of melanomas chosen in the sidebar; “before” is "
-                "what the network itself would say.")
+                "curve fitted without its patient, and weighted to the share of melanomas that the sidebar says; “before” "
+                "is what the network itself would say.")
     title = f"Reliability among people with {100 * prevalence:.3g} % melanomas"
     show_chart("reliability", key, lambda: plot_reliability(
         {name: reliability.compute_reliability(targets, p, prevalence) for name, p in probs.items()}, title,
