@@ -100,7 +100,7 @@ def show_reliability(assessor: Assessor, prevalence: float, key: tuple) -> None:
     probs = {"before": expit(logits), "calibrated": common.remember("model_probs", key, lambda: calibration.cross_fit(
         targets, logits, groups, assessor.calibration.method, prevalence))}
     st.markdown("Of all lesions that are told 5 %, 5 in 100 should be melanomas. Each image is calibrated here by a "
-                "curve fitted without its patient, and weighted to the share of melanomas that the sidebar says; “before” "
+                "curve fitted without its patient, and weighted to the share of melanomas in the sidebar; “before” "
                 "is what the network itself would say.")
     title = f"Reliability among people with {100 * prevalence:.3g} % melanomas"
     show_chart("reliability", key, lambda: plot_reliability(
