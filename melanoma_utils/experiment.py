@@ -34,14 +34,17 @@ def partial_path(experiment_dir: str | Path, fold: int) -> Path:
 
 
 def describe_training(config: TrainConfig, fold: int, folds_path: str | Path, store: ImageStore,
-                      tta_views: int, pseudo_df: pd.DataFrame | None = None) -> dict:
+                      tta_views: int, pseudo_df: pd.DataFrame | None = None,
+                      metadata_df: pd.DataFrame | None = None) -> dict:
     """Returns all that decides a fold's result, as it is kept inside the checkpoint (JSON types only)."""
-    pseudo = {} if pseudo_df is None else {"pseudo_labels_sha256": hash_table(pseudo_df[["image_name", "target"]])}
+    tables = {} if pseudo_df is None else {"pseudo_labels_sha256": hash_table(pseudo_df[["image_name", "target"]])}
+    if metadata_df is not None:
+        tables["metadata_sha256"] = hash_table(metadata_df)
     train = {key: value for key, value in asdict(config).items() if key != "model"}
     weights = Path(config.model.weights)
     return {"model": describe_model(config.model), "weights_sha256": hash_file(weights) if weights.is_file() else None,
             "train": train, "fold": fold, "tta_views": tta_views, "folds_sha256": hash_file(folds_path),
-            "store": store.identity, **pseudo}
+            "store": store.identity, **tables}
 
 
 def is_trained(experiment_dir: str | Path, description: dict) -> bool:

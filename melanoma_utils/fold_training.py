@@ -21,9 +21,9 @@ from melanoma_utils.training import train_fold
 
 
 def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, *,
-             tta_views: int = 1, pseudo_df: pd.DataFrame | None = None, start_dir: str | Path = "",
-             teacher_dirs: Sequence[str | Path] = (), device: str = "cpu", n_processes: int = 1,
-             log: Callable[[str], None] = print) -> None:
+             tta_views: int = 1, pseudo_df: pd.DataFrame | None = None, metadata_df: pd.DataFrame | None = None,
+             start_dir: str | Path = "", teacher_dirs: Sequence[str | Path] = (), device: str = "cpu",
+             n_processes: int = 1, log: Callable[[str], None] = print) -> None:
     """Trains a fold and writes what `experiment.save_fold` tells, unless it is there already.
 
     Args:
@@ -34,6 +34,8 @@ def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFra
         config: what to train.
         tta_views: views of the out-of-fold predictions.
         pseudo_df: see `training.train_fold`.
+        metadata_df: train.csv of a competition, on whose rows, but those of patients left out, the metadata's logit is
+            fitted; none = on the images trained on.
         start_dir: folder of an experiment, or of an exported model, with whose checkpoint of this fold the training
             begins; "" = with config.model.weights.
         teacher_dirs: folders of the experiments of config.distill_from, whose checkpoints of this fold are imitated.
@@ -56,7 +58,9 @@ def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFra
     if n_processes > max(n_gpus, 1):
         raise ValueError(f"N_PROCESSES {n_processes} is more than the {n_gpus} GPUs of this machine: on CPUs train "
                          "folds side by side instead, with the pipeline's --workers")
-    arguments = Path(experiment_dir), store, folds_df, fold, config, tta_views, pseudo_df, start_dir, \
+    if metadata_df is not None:
+        metadata_df = metadata_df[~metadata_df["patient_id"].isin(folds_df["patient_id"][folds_df["fold"] == fold])]
+    arguments = Path(experiment_dir), store, folds_df, fold, config, tta_views, pseudo_df, metadata_df, start_dir, \
         teacher_dirs, device, log
     if n_processes > 1:
         notebook_launcher(_run, arguments, num_processes=n_processes, use_port="0")
@@ -65,12 +69,12 @@ def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFra
 
 
 def _run(folder: Path, store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, tta_views: int,
-         pseudo_df: pd.DataFrame | None, start_dir: str | Path, teacher_dirs: Sequence[str | Path], device: str,
-         log: Callable[[str], None]) -> None:
+         pseudo_df: pd.DataFrame | None, metadata_df: pd.DataFrame | None, start_dir: str | Path,
+         teacher_dirs: Sequence[str | Path], device: str, log: Callable[[str], None]) -> None:
     accelerator = build_accelerator(device)
     is_main = accelerator.is_main_process
     log = log if is_main else lambda line: None
-    description = describe_training(config, fold, folder / "folds.csv", store, tta_views, pseudo_df)
+    description = describe_training(config, fold, folder / "folds.csv", store, tta_views, pseudo_df, metadata_df)
     teachers: list[LesionClassifier] = []
     if start_dir:
         read_checkpoint_config(checkpoint_path(start_dir, fold))  # a clear error where there is none
@@ -87,8 +91,8 @@ def _run(folder: Path, store: ImageStore, folds_df: pd.DataFrame, fold: int, con
             return
         start = _load_start(start_dir, fold, config, description["folds_sha256"]) if start_dir else None
         model, history_df, seconds = train_fold(store, folds_df, fold, config, partial_path(folder, fold),
-                                                pseudo_df=pseudo_df, start=start, teachers=teachers,
-                                                accelerator=accelerator, log=log)
+                                                pseudo_df=pseudo_df, metadata_df=metadata_df, start=start,
+                                                teachers=teachers, accelerator=accelerator, log=log)
         _, *left_out = split_by_fold(folds_df, fold)  # the competition's images, the external ones
         oof_dfs = [df[["image_name", "patient_id", "target", "fold"]].assign(logit=predict_together(
             model, select_samples(store, df, config.model.use_metadata), accelerator, tta_views=tta_views,

@@ -132,6 +132,7 @@ def _list_inputs(plan: Plan) -> list[Path]:
     folders += [Path(p["START_FROM"])] if p["START_FROM"] else []
     models = [path for folder in folders for path in sorted(folder.glob("fold_*.safetensors"))]
     tables += [Path(p["FOLDS_FROM"], "folds.csv")] if p["FOLDS_FROM"] else []
+    tables += [Path(p["METADATA_FROM"], "train.csv")] if p["METADATA_FROM"] else []
     return [*tables, *labels, *models, Path(p["DUPLICATES_CSV"]), Path(p["WEIGHTS"])]
 
 
@@ -207,7 +208,8 @@ def _check_experiment(plan: Plan, fresh_steps: Sequence[str]) -> None:
     path = plan.experiment_dir / "parameters.json"
     wanted = {k: v for k, v in sorted(plan.parameters.items()) if k not in FREE}
     wanted |= {name: Path(plan.parameters[name]).name
-               for name in ("WEIGHTS", "FOLDS_FROM", "START_FROM", "DUPLICATES_CSV", "EXTERNAL_DIR")}
+               for name in ("WEIGHTS", "FOLDS_FROM", "START_FROM", "METADATA_FROM", "DUPLICATES_CSV",
+                            "EXTERNAL_DIR")}
     known = {name: value for of_step in plan.defaults.values() for name, value in of_step.items()}
     # a parameter that came later had its default
     stored = read_json(path) if path.is_file() else {}

@@ -14,7 +14,8 @@ from melanoma_utils.parameters import check_parameters, read_notebook_defaults
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = ("01_resize_images", "02_create_folds", "03_train_fold", "04_evaluate_oof", "05_predict_test")
 PATHS = ("DATA_DIR", "INPUT_DIR", "OUTPUT_DIR", "EXTERNAL_DIR", "STORE_DIR", "SUBMISSIONS_DIR", "DUPLICATES_CSV",
-         "WEIGHTS", "FOLDS_FROM", "START_FROM", "PHOTOGRAPHS_DIR", "MODEL_DIR", "NEGATIVES_DIR", "HELD_OUT_DIR")
+         "WEIGHTS", "FOLDS_FROM", "START_FROM", "METADATA_FROM", "PHOTOGRAPHS_DIR", "MODEL_DIR", "NEGATIVES_DIR",
+         "HELD_OUT_DIR")
 ROOTS = {"INPUT_DIR": str(ROOT / "input"), "OUTPUT_DIR": str(ROOT / "output"),
          "SUBMISSIONS_DIR": str(ROOT / "submissions"), "MODEL_DIR": str(ROOT / "Streamlit" / "model")}
 # May change between two calls that continue each other. MORE_IMAGE_SIZES changes for which size new stores are decoded;
@@ -123,6 +124,8 @@ def make_plan(given: Mapping[str, object], runs_dir: str | Path = "runs") -> Pla
     for name in ("START_FROM", "FOLDS_FROM"):
         if p[name] and not Path(p[name]).is_dir():
             raise FileNotFoundError(f"{name} {p[name]} is not the folder of an experiment")
+    if p["METADATA_FROM"] and not Path(p["METADATA_FROM"], "train.csv").is_file():
+        raise FileNotFoundError(f"METADATA_FROM {p['METADATA_FROM']} is not a folder with a train.csv")
     for kind in ("TEACHERS", "DISTILL_FROM"):
         missing = [name for name in p[kind] if not Path(p["OUTPUT_DIR"], name, "folds.csv").is_file()]
         if missing:

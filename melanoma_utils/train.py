@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from melanoma_utils.competition import read_test
+from melanoma_utils.competition import read_test, read_train
 from melanoma_utils.fold_training import run_fold
 from melanoma_utils.folds import read_folds
 from melanoma_utils.image_store import open_training_store
@@ -39,8 +39,10 @@ def train(plan: Plan) -> None:
     if config.teachers:
         teacher_dirs = [Path(p["OUTPUT_DIR"], name) for name in config.teachers]
         pseudo_df = read_pseudo_labels(teacher_dirs, folds_df, p["FOLD"], read_test(p["DATA_DIR"]))
+    metadata_df = read_train(p["METADATA_FROM"]) if p["METADATA_FROM"] else None
     run_fold(folder, store, folds_df, p["FOLD"], config, tta_views=p["TTA_VIEWS"], pseudo_df=pseudo_df,
-             start_dir=p["START_FROM"], teacher_dirs=[Path(p["OUTPUT_DIR"], name) for name in config.distill_from],
+             metadata_df=metadata_df, start_dir=p["START_FROM"],
+             teacher_dirs=[Path(p["OUTPUT_DIR"], name) for name in config.distill_from],
              device=pick_device(p["DEVICE"]), log=lambda line: print(line, flush=True))
 
 

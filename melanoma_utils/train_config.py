@@ -32,6 +32,8 @@ class TrainConfig:
         early_stopping_patience: stop after so many epochs without a better AUC and keep the best epoch; 0 = off.
         n_external: external images drawn anew each epoch, half of them melanomas as far as there are so many; 0 = all.
         start_from: name of the experiment whose models the training begins with; "" = none.
+        metadata_from: name of the folder on whose train.csv the metadata's logit is fitted, see
+            `fold_training.run_fold`; "" = the images trained on.
         teachers: names of the experiments whose predictions label the test images, see
             `pseudo_labels.read_pseudo_labels`; none = the test images are not trained on.
         n_pseudo: test images drawn anew each epoch; 0 = all.
@@ -63,6 +65,7 @@ class TrainConfig:
     early_stopping_patience: int = 0
     n_external: int = 0
     start_from: str = ""
+    metadata_from: str = ""
     teachers: tuple[str, ...] = ()
     n_pseudo: int = 0
     distill_from: tuple[str, ...] = ()
@@ -75,6 +78,8 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
+        if self.metadata_from and not self.model.use_metadata:
+            raise ValueError(f"METADATA_FROM is {self.metadata_from!r}, but USE_METADATA is off")
         for name, low in {"n_epochs": 1, "batch_size": 2, "early_stopping_patience": 0, "n_external": 0,
                           "n_pseudo": 0, "start_image_size": 0, "n_frozen_layers": 0, "n_averaged_epochs": 0,
                           "seed": 0}.items():
@@ -117,7 +122,8 @@ class TrainConfig:
 def make_config(parameters: Mapping[str, object]) -> TrainConfig:
     """Returns the configuration of notebook parameters such as N_EPOCHS, each named like its attribute; what they lack
     is at its default, what else they hold is left out."""
-    parameters = {**parameters, "START_FROM": Path(str(parameters.get("START_FROM", ""))).name}
+    parameters = {**parameters, **{name: Path(str(parameters.get(name, ""))).name
+                                   for name in ("START_FROM", "METADATA_FROM")}}
     parts = {cls: {f.name: tuple(value) if isinstance(value := parameters[f.name.upper()], list) else value
                    for f in fields(cls) if f.name.upper() in parameters}
              for cls in (ModelConfig, AugmentConfig, TrainConfig)}

@@ -28,9 +28,10 @@ from melanoma_utils.transforms import build_augmentation
 
 
 def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, partial_path: str | Path, *,
-               pseudo_df: pd.DataFrame | None = None, start: LesionClassifier | None = None,
-               teachers: Sequence[LesionClassifier] = (), accelerator: Accelerator | None = None,
-               log: Callable[[str], None] = print) -> tuple[LesionClassifier, pd.DataFrame, float]:
+               pseudo_df: pd.DataFrame | None = None, metadata_df: pd.DataFrame | None = None,
+               start: LesionClassifier | None = None, teachers: Sequence[LesionClassifier] = (),
+               accelerator: Accelerator | None = None, log: Callable[[str], None] = print
+               ) -> tuple[LesionClassifier, pd.DataFrame, float]:
     """Trains on all folds but one, continuing after the last whole epoch of a run that was stopped.
 
     Where an AUC steers the training (`TrainConfig.has_monitor`), the next fold is kept out of the training for it,
@@ -45,6 +46,7 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
         config: what to train.
         partial_path: file for the state after each epoch; the caller deletes it when the result is stored.
         pseudo_df: test images with soft targets to train on as well, of `pseudo_labels.read_pseudo_labels`.
+        metadata_df: see `metadata_logit.fit_metadata`; nobody of the fold left out is in it.
         start: model of the same network whose parameters the training begins with; none = new ones.
         teachers: the models of config.distill_from that have not seen the fold either, in evaluation mode, on the
             accelerator's device.
@@ -73,8 +75,8 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
     if config.n_external and "external" not in sources:
         raise ValueError(f"N_EXTERNAL is {config.n_external}, but there are no external images in the folds: run "
                          "02_create_folds with EXTERNAL_DIR, or say N_EXTERNAL 0")
-    run = _Run(samples, sources, config, fold, accelerator or build_accelerator("cpu"), store.identity, start,
-               teachers)
+    run = _Run(samples, sources, config, fold, accelerator or build_accelerator("cpu"), store.identity, metadata_df,
+               start, teachers)
     run.resume(Path(partial_path), log)
     run.accelerator.wait_for_everyone()  # nobody writes what another still reads
     while not run.is_finished():
@@ -132,8 +134,8 @@ class _Run:
     """The state of one fold's training: what an epoch changes, and what a stopped run must find again."""
 
     def __init__(self, samples: dict[str, Samples], sources: np.ndarray, config: TrainConfig, fold: int,
-                 accelerator: Accelerator, store_identity: dict, start: LesionClassifier | None,
-                 teachers: Sequence[LesionClassifier]):
+                 accelerator: Accelerator, store_identity: dict, metadata_df: pd.DataFrame | None,
+                 start: LesionClassifier | None, teachers: Sequence[LesionClassifier]):
         self.samples, self.config, self.fold, self.accelerator = samples, config, fold, accelerator
         self.store_identity = store_identity
         self.history: list[dict] = []
@@ -153,7 +155,10 @@ class _Run:
         if start is not None:
             self._load_start(start)
         if config.model.use_metadata:
-            fit_metadata(self.model, samples["competition"])  # external patients are others, in sex, age and site
+            # external patients are others, in sex, age and site
+            fit_metadata(self.model, samples["competition"], metadata_df)
+            for teacher in teachers:  # imitated in what it sees: theirs was perhaps fitted on other rows
+                teacher.metadata.load_state_dict(self.model.metadata.state_dict())
         frozen = freeze_layers(self.model.backbone, config.n_frozen_layers)
         if config.freeze_batch_norm:
             frozen = [module for module in self.model.modules() if isinstance(module, BATCH_NORM)]
