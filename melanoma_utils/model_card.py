@@ -92,10 +92,11 @@ def _tell_model(config: Mapping) -> dict[str, object]:
         model["weights"], f"the weights `{model['weights']}` (SHA-256 {config['weights_sha256']})")
     if train["start_from"]:
         start = f"the models of the experiment `{train['start_from']}`"
+    rows = f", fitted on the train.csv of `{train['metadata_from']}`," * bool(train["metadata_from"])
     return {
         "arch": model["arch"], "image_size": model["image_size"], "resize_mode": model["resize_mode"], "start": start,
         "clean_steps": f", after {', '.join(model['clean_steps'])}" if model["clean_steps"] else "",
-        "metadata_kind": ", to which a logistic regression on sex, age and site adds" * model["use_metadata"],
+        "metadata_kind": f", to which a logistic regression on sex, age and site{rows} adds" * model["use_metadata"],
         "metadata_input": ", and sex, age and site, each of which may be unknown" * model["use_metadata"],
         "tta_views": config["tta_views"]}
 

@@ -1,12 +1,16 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import safetensors.torch
 import torch
 from conftest import place, run_pipeline
+from scipy.special import logit
+from sklearn.linear_model import LogisticRegression
 
+from melanoma_utils.competition import encode_metadata
 from melanoma_utils.experiment import checkpoint_path
 from melanoma_utils.fold_training import run_fold
 from melanoma_utils.folds import write_folds
@@ -63,6 +67,25 @@ def test_a_model_that_saw_the_fold_or_is_another_network_is_no_start(first_dir, 
         run_fold(tmp_path / "third", store, folds_df, 0, other, start_dir=first_dir, log=quiet)
     with pytest.raises(FileNotFoundError, match="fold_1"):
         run_fold(tmp_path / "third", store, folds_df, 1, CONFIG, start_dir=first_dir, log=quiet)
+
+
+def test_the_metadata_may_be_those_of_a_whole_table_but_for_the_patients_left_out(store, folds_df, tmp_path):
+    """Those left out say the opposite of the others here: with them the weights would be others."""
+    others_df = pd.concat([folds_df[folds_df["fold"] != 0]] * 3).assign(patient_id="somebody else")
+    others_df["target"] = np.random.default_rng(0).random(len(others_df)) < 0.02 + 0.01 * (others_df["sex"] == "male")
+    left_out_df = folds_df[folds_df["fold"] == 0].assign(target=lambda df: df["sex"] == "female")
+    config = replace(CONFIG, metadata_from="whole", model=replace(CONFIG.model, use_metadata=True))
+    write_folds(tmp_path / "folds.csv", folds_df)
+    run_fold(tmp_path, store, folds_df, 0, config, metadata_df=pd.concat([others_df, left_out_df]), log=quiet)
+    state = safetensors.torch.load_file(checkpoint_path(tmp_path, 0))
+    expected = LogisticRegression(max_iter=1000).fit(encode_metadata(others_df), others_df["target"])
+    weight, bias = (state[f"metadata.{name}"].numpy() for name in ("weight", "bias"))
+    np.testing.assert_allclose(weight, expected.coef_, atol=1e-5)
+    train_df = folds_df[folds_df["fold"] != 0]
+    mean = (encode_metadata(train_df) @ weight.T + bias).mean()
+    assert mean == pytest.approx(logit(train_df["target"].mean()), abs=1e-4)
+    with pytest.raises(ValueError, match="metadata_sha256"):
+        run_fold(tmp_path, store, folds_df, 0, config, metadata_df=others_df[:100], log=quiet)
 
 
 def test_a_teacher_is_imitated_and_must_not_have_seen_the_fold(first_dir, store, folds_df, tmp_path):

@@ -32,6 +32,7 @@ def test_the_images_grow_to_their_size_over_two_thirds_of_the_epochs():
 
 @pytest.mark.parametrize(("values", "message"), [
     ({"n_pseudo": 8}, "N_PSEUDO is 8, but TEACHERS names no experiments"),
+    ({"metadata_from": "siim-isic"}, "METADATA_FROM is 'siim-isic', but USE_METADATA is off"),
     ({"early_stopping_patience": 2, "start_from": "first"}, "watch a fold that START_FROM's models"),
     ({"scheduler": "plateau", "teachers": ("a",)}, "watch a fold that START_FROM's models, TEACHERS or"),
     ({"early_stopping_patience": 2, "distill_from": ("a",)}, "TEACHERS or DISTILL_FROM's models were trained on"),
