@@ -27,7 +27,7 @@ FOOTER = "Research software, not a medical device. A suspicious or changing lesi
 MAX_SIDE = 1024  # of a picture as it is shown and looked at by the input gate, pixels
 PICTURE_TYPES = ("jpg", "jpeg", "png", "dcm")
 SETTINGS = ("model", "prevalence", "sensitivity")  # keys of what the sidebar asks for
-MAX_MEGABYTES = 50  # that Streamlit takes, as in .streamlit/config.toml
+MAX_MEGABYTES = 50  # of an uploaded picture
 T = TypeVar("T")
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from melanoma_utils.patient_files import PatientFiles
 
 FILE_TYPES = (*common.PICTURE_TYPES, "zip", "csv")
-MAX_ZIP_MEGABYTES = 500  # of one upload; a picture may have `uploads.MAX_MEGABYTES`
+MAX_ZIP_MEGABYTES = 500  # of one upload, as in .streamlit/config.toml; a picture may have `uploads.MAX_MEGABYTES`
 UNKNOWN = "unknown"
 DRAWN = [(8, -0.9), (1, -1.2), (22, 3.4), (18, -1.5), (20, -0.9)]  # seed, atypia: four alike and one that is not
 STYLE = {"skin": 0.2, "hue": 0.1, "pattern": 0.8, "mole_size": 0.4, "pigment": 0.2, "copy_of": ""}

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import psutil
@@ -183,6 +184,15 @@ def test_a_patients_report_comes_down(open_page, jpeg, tmp_path):
     report = Path(download.value.path()).read_text()
     assert "left_arm" in report and "back" in report and "not a medical device" in report.lower()
     assert NUMBER.search(report)
+
+
+def test_a_zip_may_be_larger_than_a_picture(open_page, jpeg, tmp_path):
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as file:
+        file.writestr("one.jpg", jpeg)
+        file.writestr("notes.txt", bytes(60 * 2**20))
+    page = open_page(path="/one_patient")
+    page.locator("input[type=file]").first.set_input_files(tmp_path / "pictures.zip")
+    see(page, "This is one picture")
 
 
 @pytest.mark.parametrize("width", [390, 1280])

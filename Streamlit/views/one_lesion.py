@@ -33,7 +33,8 @@ def pick_source() -> tuple[str, Callable[[], MemoryFile]] | tuple[None, None]:
     """Returns a key of the picture chosen and what gives its file, (None, None) where none is chosen yet."""
     taken = st.session_state.setdefault("uploads_taken", 0)  # a new key empties the uploader
     upload = st.file_uploader(f"A dermoscopy picture: JPEG, PNG or DICOM, up to {common.MAX_MEGABYTES} MB",
-                              common.PICTURE_TYPES, key=f"upload_{taken}", on_change=take_upload)
+                              common.PICTURE_TYPES, key=f"upload_{taken}", max_upload_size=common.MAX_MEGABYTES,
+                              on_change=take_upload)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown("or try a", width="content")
         for name in EXAMPLES:

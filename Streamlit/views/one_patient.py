@@ -115,7 +115,8 @@ def show_earlier(assessor: Assessor, df: pd.DataFrame, known_df: pd.DataFrame, p
 
     st.subheader("An earlier visit", anchor=False)
     name = st.selectbox("Lesion", list(df.index), key="patient_now")
-    upload = st.file_uploader("An earlier picture of this lesion", common.PICTURE_TYPES, key="patient_earlier")
+    upload = st.file_uploader("An earlier picture of this lesion", common.PICTURE_TYPES, key="patient_earlier",
+                              max_upload_size=common.MAX_MEGABYTES)
     if upload is None:
         return
     known = (upload.file_id, id(assessor), str(known_df.loc[name].tolist()))
