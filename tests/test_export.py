@@ -46,7 +46,7 @@ def test_no_image_can_be_told_by_what_is_exported(experiment_dir, tmp_path):
     names = read_folds(experiment_dir / "folds.csv")[["image_name", "patient_id"]].to_numpy().ravel()
     assert not [name for name in names if name in written]
     scores_df = load_assessor(tmp_path).scores_df
-    assert list(scores_df) == ["target", "logit"] and scores_df["logit"].is_monotonic_increasing
+    assert list(scores_df) == ["target", "logit", "patient"] and scores_df["logit"].is_monotonic_increasing
 
 
 def test_folds_of_an_older_export_do_not_stay(experiment_dir, tmp_path):
