@@ -24,6 +24,7 @@ trained to tell melanomas from other lesions; it gives a probability, never a di
   trained to find; it may call them anything.
 - It knows pictures taken through a dermatoscope, mostly of light skin, from a few clinics, and next to none of palms,
   soles, nails and mucosa. Photographs taken without a dermatoscope get meaningless numbers.
+- It does not notice several lesions in one picture: its number is one for all of it.
 - Part of what it knows is where a picture came from, such as its dark or white rim, rather than the lesion.
 
 #### Data and licences
