@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from melanoma_utils.drawing import draw_image
 from melanoma_utils.files import write_bytes
+from melanoma_utils.memory import keep_freed_memory
+from melanoma_utils.models import ModelConfig, build_model
 from melanoma_utils.synthetic import SyntheticConfig, make_latents
 
 PHOTOGRAPH_SIZE = (6000, 4000)  # width, height in pixels of most of the competition's originals
@@ -132,6 +134,24 @@ def train_bare(model: nn.Module, images: torch.Tensor, targets: torch.Tensor, n_
         loss.backward()
         optimizer.step()
     loss.item()  # waits for a GPU
+
+
+def measure_training_rate(config: ModelConfig, batch_size: int, n_steps: int, is_memory_kept: bool) -> float:
+    """Returns at how many images a second a fresh process does `train_bare` on the CPU, keeping the memory that it
+    frees (`memory.keep_freed_memory`) or not."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_measure_training, config, batch_size, n_steps, is_memory_kept).result()
+
+
+def _measure_training(config: ModelConfig, batch_size: int, n_steps: int, is_memory_kept: bool) -> float:
+    if is_memory_kept:
+        keep_freed_memory()
+    model = build_model(config).to(memory_format=torch.channels_last)
+    images = torch.rand(batch_size, 3, config.image_size, config.image_size).to(memory_format=torch.channels_last)
+    train_bare(model, images, torch.zeros(batch_size), n_steps=2)  # what only the first steps do is not counted
+    start = time.perf_counter()
+    train_bare(model, images, torch.zeros(batch_size), n_steps)
+    return batch_size * n_steps / (time.perf_counter() - start)
 
 
 def draw_photographs(out_dir: str | Path, n_images: int) -> list[Path]:

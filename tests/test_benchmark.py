@@ -49,7 +49,8 @@ def test_the_benchmark_notebook_runs_alone(tmp_path):
     process = run_pipeline("--notebook", "10_benchmark", *small, "-r", "INPUT_DIR", tmp_path / "input", "-r",
                            "OUTPUT_DIR", tmp_path / "output", "--runs-dir", tmp_path / "runs", parameters=None)
     df = pd.read_csv(tmp_path / "output" / "benchmark.csv")
-    assert len(df) >= 11 and df["ratio"].gt(0).all() and process.stderr == ""
+    assert len(df) >= 12 and df["ratio"].gt(0).all() and process.stderr == ""
+    assert df["what"].str.endswith("freed memory kept").sum() == 1
     assert df.loc[df["reference_name"] == "allowed", "ours"].lt(1e-4).all()
     np.testing.assert_allclose(df["ratio"], df["ours"] / df["reference"])
     assert (tmp_path / "runs" / "10_benchmark.ipynb").is_file()
