@@ -7,7 +7,7 @@ import pandas as pd
 
 from melanoma_utils.delong import compare_aucs
 from melanoma_utils.evaluation import compute_auc_difference
-from melanoma_utils.experiment import checkpoint_path, read_fold_predictions, read_history
+from melanoma_utils.experiment import find_evaluated_folds, read_fold_predictions, read_history
 from melanoma_utils.files import read_json
 
 
@@ -15,16 +15,7 @@ def find_experiments(output_dir: str | Path) -> list[str]:
     """Returns the names of the folders in output_dir that hold a trained and evaluated experiment, in alphabetical
     order; a blend is none, nor is one that was trained again since."""
     names = sorted(path.parent.name for path in Path(output_dir).glob("*/metrics.json"))
-    return [name for name in names if _find_evaluated_folds(Path(output_dir) / name)]
-
-
-def _find_evaluated_folds(folder: Path) -> list[int]:
-    """Returns the folds of an experiment if they are those that it was evaluated on, else none."""
-    folds = read_json(folder / "metrics.json").get("folds", [])
-    is_whole = all((folder / f"oof_fold_{fold}.csv").is_file() and checkpoint_path(folder, fold).is_file()
-                   for fold in folds)
-    newest = max((checkpoint_path(folder, fold).stat().st_mtime_ns for fold in folds), default=0) if is_whole else 0
-    return folds if is_whole and newest <= (folder / "metrics.json").stat().st_mtime_ns else []
+    return [name for name in names if find_evaluated_folds(Path(output_dir) / name)]
 
 
 def summarize_experiments(output_dir: str | Path, experiments: Sequence[str]) -> pd.DataFrame:
@@ -117,6 +108,6 @@ def _read_oof(output_dir: str | Path, experiment: str) -> pd.DataFrame:
 
 def _find_evaluated(output_dir: str | Path, experiment: str) -> Path:
     folder = Path(output_dir) / experiment
-    if not (folder / "metrics.json").is_file() or not _find_evaluated_folds(folder):
+    if not (folder / "metrics.json").is_file() or not find_evaluated_folds(folder):
         raise FileNotFoundError(f"{folder} is not evaluated as it is trained now: run 04_evaluate_oof first")
     return folder

@@ -109,6 +109,16 @@ def find_trained_folds(experiment_dir: str | Path, *, require_all: bool) -> list
     return folds
 
 
+def find_evaluated_folds(experiment_dir: str | Path) -> list[int]:
+    """Returns the folds that an experiment's metrics.json is about, none if one of them was trained again since."""
+    folder = Path(experiment_dir)
+    folds = read_json(folder / "metrics.json").get("folds", [])
+    is_whole = all((folder / f"oof_fold_{fold}.csv").is_file() and checkpoint_path(folder, fold).is_file()
+                   for fold in folds)
+    newest = max((checkpoint_path(folder, fold).stat().st_mtime_ns for fold in folds), default=0) if is_whole else 0
+    return folds if is_whole and newest <= (folder / "metrics.json").stat().st_mtime_ns else []
+
+
 def read_oof(experiment_dir: str | Path, folds_df: pd.DataFrame, folds: list[int],
              source: str = "competition") -> pd.DataFrame:
     """Returns folds.csv's rows of the folds and the source named, with their out-of-fold `logit`, joined by image_name.
@@ -205,11 +215,15 @@ def read_test_fold(experiment_dir: str | Path, fold: int) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: it has not predicted them.
-        ValueError: an image is predicted twice, or a logit is not a finite number.
+        ValueError: they are of another checkpoint than the one there, an image is predicted twice, or a logit is not a
+            finite number.
     """
     path = Path(experiment_dir) / f"test_fold_{fold}.csv"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run 05_predict_test for this experiment")
+    made_from = read_json(path.with_suffix(".json")) if path.with_suffix(".json").is_file() else {}
+    if made_from.get("checkpoint_sha256") != hash_file(checkpoint_path(experiment_dir, fold)):
+        raise ValueError(f"{path} is not of the model that is there now: run 05_predict_test again")
     return _read_predictions(path)
 
 

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from melanoma_utils.experiment import checkpoint_path, find_trained_folds
-from melanoma_utils.files import read_json, write_bytes
+from melanoma_utils.experiment import checkpoint_path, find_evaluated_folds, find_trained_folds
+from melanoma_utils.files import write_bytes
 from melanoma_utils.model_card import CARD_NAME, tell_half_precision
 from melanoma_utils.models import load_checkpoint, save_checkpoint
 
-FILES = ("metrics.json", "parameters.json", "calibration.json", "operating_points.csv", "subgroups.csv",
-         "oof_scores.csv")
+FILES = ("parameters.json", "calibration.json", "operating_points.csv", "subgroups.csv", "oof_scores.csv",
+         "metrics.json")  # the last one: the app takes no model without it
 
 
 def export_model(experiment_dir: str | Path, model_dir: str | Path) -> float:
@@ -24,8 +24,8 @@ def export_model(experiment_dir: str | Path, model_dir: str | Path) -> float:
 
     Raises:
         FileNotFoundError: a fold is not trained, or the experiment not evaluated.
-        ValueError: a checkpoint is damaged or of other folds, the evaluation is of other folds than are trained, or the
-            two folders are the same.
+        ValueError: a checkpoint is damaged or of other folds, the evaluation is of other folds than are trained, or
+            older than one of them, or the two folders are the same.
     """
     experiment_dir, model_dir = Path(experiment_dir), Path(model_dir)
     for name in (*FILES, CARD_NAME):
@@ -33,9 +33,11 @@ def export_model(experiment_dir: str | Path, model_dir: str | Path) -> float:
             raise FileNotFoundError(f"{experiment_dir} holds no {name}: run the pipeline's steps 02-04 first")
     if experiment_dir.resolve() == model_dir.resolve():
         raise ValueError(f"{experiment_dir} would be exported onto itself: give another folder")
-    folds, evaluated = find_trained_folds(experiment_dir, require_all=True), read_json(experiment_dir / "metrics.json")
-    if evaluated["folds"] != folds:
-        raise ValueError(f"metrics.json is about the folds {evaluated['folds']} of {folds}: run 04_evaluate_oof again")
+    folds = find_trained_folds(experiment_dir, require_all=True)
+    if find_evaluated_folds(experiment_dir) != folds:
+        raise ValueError(f"metrics.json in {experiment_dir} is not about the folds {folds} as they are trained now: "
+                         "run 04_evaluate_oof again")
+    (model_dir / "metrics.json").unlink(missing_ok=True)  # stopped halfway, it is no model
     for fold in folds:
         model, config = load_checkpoint(checkpoint_path(experiment_dir, fold))
         save_checkpoint(checkpoint_path(model_dir, fold), model.half(), config)

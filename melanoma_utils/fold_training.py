@@ -46,9 +46,10 @@ def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFra
 
     Raises:
         FileNotFoundError: start_dir or a teacher has no checkpoint of the fold.
-        ValueError: that checkpoint is of another network or wants other images, or was trained on other folds; external
-            images are in the store and not in the folds, or the other way round; n_processes is more than there are
-            GPUs; the fold is there with other parameters; or see `training.train_fold`.
+        ValueError: that checkpoint is of another network or was trained on other folds, or a teacher wants other
+            images; external images are in the store and not in the folds, or the other way round; metadata_df has
+            another patient for an image; n_processes is more than there are GPUs; the fold is there with other
+            parameters; or see `training.train_fold`.
         TimeoutError: another process trains this fold.
         MemoryError, KeyError: see `training.train_fold`.
     """
@@ -59,13 +60,23 @@ def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFra
         raise ValueError(f"N_PROCESSES {n_processes} is more than the {n_gpus} GPUs of this machine: on CPUs train "
                          "folds side by side instead, with the pipeline's --workers")
     if metadata_df is not None:
-        metadata_df = metadata_df[~metadata_df["patient_id"].isin(folds_df["patient_id"][folds_df["fold"] == fold])]
+        metadata_df = _drop_left_out(metadata_df, folds_df[folds_df["source"] == "competition"], fold)
     arguments = Path(experiment_dir), store, folds_df, fold, config, tta_views, pseudo_df, metadata_df, start_dir, \
         teacher_dirs, device, log
     if n_processes > 1:
         notebook_launcher(_run, arguments, num_processes=n_processes, use_port="0")
     else:
         _run(*arguments)
+
+
+def _drop_left_out(metadata_df: pd.DataFrame, folds_df: pd.DataFrame, fold: int) -> pd.DataFrame:
+    """Returns the rows of a whole train.csv that are of no patient of a fold."""
+    both_df = folds_df.merge(metadata_df, on="image_name", suffixes=("", "_there"))
+    changed = both_df["image_name"][both_df["patient_id"] != both_df["patient_id_there"]]
+    if len(changed):
+        raise ValueError(f"METADATA_FROM's train.csv has another patient_id than folds.csv for {len(changed)} images, "
+                         f"first {changed.iloc[0]}: the patients of fold {fold} can't be left out of it")
+    return metadata_df[~metadata_df["patient_id"].isin(folds_df["patient_id"][folds_df["fold"] == fold])]
 
 
 def _run(folder: Path, store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, tta_views: int,

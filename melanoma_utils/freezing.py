@@ -21,6 +21,8 @@ def freeze_layers(backbone: nn.Module, n_layers: int) -> list[nn.Module]:
     Raises:
         ValueError: the backbone has no more convolutions than that.
     """
+    if not n_layers:
+        return []
     layers = [m for m in backbone.modules() if next(m.parameters(recurse=False), None) is not None]
     is_convolution = [isinstance(layer, nn.Conv2d) for layer in layers]
     if n_layers >= sum(is_convolution):
@@ -31,7 +33,8 @@ def freeze_layers(backbone: nn.Module, n_layers: int) -> list[nn.Module]:
         n_seen += is_one
         if n_seen > n_layers:
             break
-        layer.requires_grad_(False)
+        for parameter in layer.parameters(recurse=False):  # a block's own scale; what is inside it has its own turn
+            parameter.requires_grad_(False)
         batch_norms += [layer] * isinstance(layer, BATCH_NORM)
     return batch_norms
 

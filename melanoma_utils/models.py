@@ -5,6 +5,7 @@ import difflib
 import importlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from melanoma_utils.files import write_bytes
 from melanoma_utils.transforms import normalize
 
 LIBRARIES = ("pretrainedmodels", "torchvision", "timm")
+LATE_RELU = ("densenet", "nasnet", "pnasnet", "xception")  # of pretrainedmodels: their heads begin with it
 HEAD_NAMES = ("fc", "classifier", "last_linear", "head", "heads")
 
 
@@ -103,15 +105,21 @@ class LesionClassifier(nn.Module):
 
 
 class PooledFeatures(nn.Module):
-    """The feature maps of a pretrainedmodels network, averaged: any input size, no fixed 7x7 pooling."""
+    """The feature maps of a pretrainedmodels network, averaged: any input size, no fixed 7x7 pooling.
 
-    def __init__(self, network: nn.Module):
+    Args:
+        network: with a method `features`, giving (N, C, h, w).
+        has_late_relu: whether the network's own head begins with a ReLU.
+    """
+
+    def __init__(self, network: nn.Module, has_late_relu: bool = False):
         super().__init__()
-        self.network = network
+        self.network, self.has_late_relu = network, has_late_relu
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Returns (N, C) features of (N, 3, H, W) normalised images."""
-        return self.network.features(images).mean((2, 3))  # (N, C, h, w) -> (N, C)
+        maps = self.network.features(images)  # (N, C, h, w)
+        return (maps.relu() if self.has_late_relu else maps).mean((2, 3))
 
 
 def build_model(config: ModelConfig) -> LesionClassifier:
@@ -137,7 +145,7 @@ def build_model(config: ModelConfig) -> LesionClassifier:
         if isinstance(layer, nn.Dropout):
             layer.p = 0.0  # ours, config.dropout, takes its place
     if library == "pretrainedmodels":
-        network = PooledFeatures(network)
+        network = PooledFeatures(network, name.startswith(LATE_RELU))
     return LesionClassifier(network, head.in_features, config, mean, std, is_bgr)
 
 
@@ -168,8 +176,13 @@ def _create_timm(name: str, image_size: int, pretrained: bool) -> nn.Module:
 def _build_pretrainedmodels(name: str, image_size: int) -> tuple[nn.Module, tuple, tuple, bool]:
     pretrainedmodels = importlib.import_module("pretrainedmodels")
     _check_name("pretrainedmodels", name, pretrainedmodels.model_names)
+    if name.startswith(("alexnet", "vgg")):
+        raise ValueError(f"ARCH 'pretrainedmodels/{name}' wants images of one size and has no feature maps: choose "
+                         f"torchvision/{name}")
     # copied: the package's resnext101 models all share one set of layers
-    network = copy.deepcopy(pretrainedmodels.__dict__[name](num_classes=1000, pretrained=None))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # some it builds by torchvision's older parameters
+        network = copy.deepcopy(pretrainedmodels.__dict__[name](num_classes=1000, pretrained=None))
     settings = pretrainedmodels.pretrained_settings[name]["imagenet"]
     most = settings["input_range"][1]  # some were trained on 0..255
     mean, std = ([value / most for value in settings[key]] for key in ("mean", "std"))

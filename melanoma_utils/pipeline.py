@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import dataclasses
 import hashlib
 import importlib
 import io
@@ -25,18 +24,17 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from melanoma_utils.files import find_differences, lock_folder, read_json, write_json
+from melanoma_utils.files import lock_folder, read_json, write_json
 from melanoma_utils.parameters import add_parameter_flags, check_parameters, read_notebook_defaults, read_parameters
 from melanoma_utils.plan import (
     FREE,
-    OF_STORES,
     ROOT,
     ROOTS,
     STEPS,
     Plan,
     Run,
     delete_outputs,
-    list_leftovers,
+    keep_parameters,
     make_plan,
     resolve_paths,
 )
@@ -90,7 +88,7 @@ def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False, 
     if dask and "03_train_fold" in steps:
         _connect(dask).close()  # before anything else is done in vain
     with lock_folder(plan.runs_dir, timeout=5):
-        _check_experiment(plan, steps if fresh else ())
+        keep_parameters(plan, steps if fresh else ())
         if fresh:
             delete_outputs(plan, steps)
         if not all(path.is_file() for path in plan.list_runs(STEPS[0])[0].outputs):
@@ -119,7 +117,7 @@ def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False, 
                     raise FileNotFoundError(f"{run.name} ran but did not write {missing}")
                 records[run.name] = {"key": key, "outputs": [_fingerprint(p) for p in run.outputs]}
                 write_json(records_path, records)
-            after = _hash([records.get(run.name) for run in todo[step]])
+            after = _hash([[records.get(run.name), *map(_fingerprint, run.outputs)] for run in todo[step]])
 
 
 def _list_inputs(plan: Plan) -> list[Path]:
@@ -198,35 +196,6 @@ def _execute(name: str, executed_path: Path, parameters: Mapping[str, object], p
         papermill.execute_notebook(ROOT / "notebooks" / f"{name}.ipynb", executed_path, dict(parameters),
                                    cwd=ROOT / "notebooks", kernel_name="python3", progress_bar=False,
                                    stdout_file=out, stderr_file=err, config=config)
-
-
-def _check_experiment(plan: Plan, fresh_steps: Sequence[str]) -> None:
-    """Stores the experiment's parameters; refuses others than those under which a step that stays has left something.
-
-    A parameter touches the first step that knows it and all after that.
-    """
-    path = plan.experiment_dir / "parameters.json"
-    wanted = {k: v for k, v in sorted(plan.parameters.items()) if k not in FREE}
-    wanted |= {name: Path(plan.parameters[name]).name
-               for name in ("WEIGHTS", "FOLDS_FROM", "START_FROM", "METADATA_FROM", "DUPLICATES_CSV",
-                            "EXTERNAL_DIR")}
-    known = {name: value for of_step in plan.defaults.values() for name, value in of_step.items()}
-    # a parameter that came later had its default
-    stored = read_json(path) if path.is_file() else {}
-    found = {name: known.get(name) for name in wanted} | stored if stored else {}
-    differing = [name for name in wanted if name in found and found[name] != wanted[name]]
-    first = min((i for i, step in enumerate(STEPS) if set(differing) - (set(OF_STORES) if i == 0 else set())
-                 & set(plan.defaults[step])), default=len(STEPS))
-    whole = dataclasses.replace(plan, parameters={k: v for k, v in plan.parameters.items() if k != "FOLD"})
-    staying = [step for step in STEPS[first:] if (step not in fresh_steps or "FOLD" in plan.parameters)
-               and list_leftovers(whole, step)]
-    if staying:
-        raise ValueError(
-            f"the experiment {plan.parameters['EXPERIMENT']!r} was begun otherwise ("
-            + find_differences(found, {name: wanted[name] for name in differing})
-            + f"): give another EXPERIMENT, or start it over with --steps {first + 1:02d}-05 --fresh")
-    if stored != wanted:
-        write_json(path, wanted)
 
 
 def _fingerprint(path: Path) -> list | None:

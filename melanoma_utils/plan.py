@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from melanoma_utils.data_folder import find_data_dir
+from melanoma_utils.files import find_differences, read_json, write_json
 from melanoma_utils.image_store import name_store
 from melanoma_utils.parameters import check_parameters, read_notebook_defaults
 
@@ -169,3 +170,40 @@ def list_leftovers(plan: Plan, step: str) -> list[Path]:
     fold = plan.parameters.get("FOLD", "*") if step == "03_train_fold" else "*"
     patterns = (pattern.replace("*", str(fold), 1) for pattern in LEAVES.get(step, ()))
     return [path for pattern in patterns for path in plan.experiment_dir.glob(pattern)]
+
+
+def keep_parameters(plan: Plan, fresh_steps: Sequence[str] = ()) -> None:
+    """Stores an experiment's parameters as parameters.json.
+
+    A parameter touches the first step that knows it and all after that.
+
+    Args:
+        plan: of `make_plan`.
+        fresh_steps: those that start over.
+
+    Raises:
+        ValueError: the experiment has other parameters, and a step that they touch and that does not start over has
+            left something; names them.
+    """
+    path = plan.experiment_dir / "parameters.json"
+    wanted = {k: v for k, v in sorted(plan.parameters.items()) if k not in FREE}
+    wanted |= {name: Path(plan.parameters[name]).name
+               for name in ("WEIGHTS", "FOLDS_FROM", "START_FROM", "METADATA_FROM", "DUPLICATES_CSV",
+                            "EXTERNAL_DIR")}
+    known = {name: value for of_step in plan.defaults.values() for name, value in of_step.items()}
+    # a parameter that came later had its default
+    stored = read_json(path) if path.is_file() else {}
+    found = {name: known.get(name) for name in wanted} | stored if stored else {}
+    differing = [name for name in wanted if name in found and found[name] != wanted[name]]
+    first = min((i for i, step in enumerate(STEPS) if set(differing) - (set(OF_STORES) if i == 0 else set())
+                 & set(plan.defaults[step])), default=len(STEPS))
+    whole = dataclasses.replace(plan, parameters={k: v for k, v in plan.parameters.items() if k != "FOLD"})
+    staying = [step for step in STEPS[first:] if (step not in fresh_steps or "FOLD" in plan.parameters)
+               and list_leftovers(whole, step)]
+    if staying:
+        raise ValueError(
+            f"the experiment {plan.parameters['EXPERIMENT']!r} was begun otherwise ("
+            + find_differences(found, {name: wanted[name] for name in differing})
+            + f"): give another EXPERIMENT, or start it over with --steps {first + 1:02d}-05 --fresh")
+    if stored != wanted:
+        write_json(path, wanted)

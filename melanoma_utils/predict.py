@@ -22,6 +22,7 @@ from melanoma_utils.images import load_at_sizes
 from melanoma_utils.inference import Forward, Samples, pick_device, predict_logits
 from melanoma_utils.models import LesionClassifier, load_checkpoint
 from melanoma_utils.openvino_runtime import RUNTIMES, compile_openvino, is_openvino_wanted
+from melanoma_utils.patient_table import describe_pictures
 from melanoma_utils.transforms import TTA_VIEWS
 
 SUFFIXES = {suffix for suffixes in IMAGE_SUFFIXES.values() for suffix in suffixes}
@@ -191,17 +192,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         to_probs = _read_to_probs(a.model, a.prevalence)
         if a.metadata and not Path(a.metadata).is_file():
             raise FileNotFoundError(f"{a.metadata} does not exist")
-        metadata_df = read_table(Path(a.metadata), ("image_name", *METADATA_COLUMNS)) if a.metadata else None
+        table_df = read_table(Path(a.metadata), ("image_name", *METADATA_COLUMNS)) if a.metadata else None
+        metadata_df, problems = describe_pictures(list(images), table_df)
         if ensemble.models[0].config.use_metadata:
-            known = set() if metadata_df is None else set(metadata_df["image_name"])
-            n_unknown = len(images.keys() - known)
+            print(*problems, sep="\n", end="\n" * bool(problems))
+            n_unknown = metadata_df[list(METADATA_COLUMNS)].isna().all(axis=1).sum()
             print(f"sex, age and site count as unknown for {n_unknown:,} of {len(images):,} images"
                   + ("" if a.metadata else " (no --metadata)"))
         device = pick_device(a.device)
         if is_openvino_wanted(a.runtime, device, len(images)):
             ensemble = ensemble.compile()
-        predictions_df, bad = predict_images(ensemble, images, metadata_df, tta_views=a.tta_views, device=device,
-                                             to_probs=to_probs, log=lambda line: print(line, flush=True))
+        predictions_df, bad = predict_images(ensemble, images, metadata_df.reset_index(), tta_views=a.tta_views,
+                                             device=device, to_probs=to_probs,
+                                             log=lambda line: print(line, flush=True))
         write_csv(a.output, predictions_df)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)

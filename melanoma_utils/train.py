@@ -14,7 +14,7 @@ from melanoma_utils.image_store import open_training_store
 from melanoma_utils.inference import pick_device
 from melanoma_utils.leak_audit import check_folds
 from melanoma_utils.parameters import add_parameter_flags, read_parameters
-from melanoma_utils.plan import Plan, make_plan
+from melanoma_utils.plan import Plan, keep_parameters, make_plan
 from melanoma_utils.pseudo_labels import read_pseudo_labels
 from melanoma_utils.train_config import make_config
 
@@ -24,12 +24,14 @@ def train(plan: Plan) -> None:
 
     Raises:
         FileNotFoundError: there are no folds or no image stores yet.
-        ValueError: FOLD is not given; folds.csv leaks, see `leak_audit.check_folds`; or see `fold_training.run_fold`.
+        ValueError: FOLD is not given; the experiment has other parameters, see `plan.keep_parameters`; folds.csv leaks,
+            see `leak_audit.check_folds`; or see `fold_training.run_fold`.
     """
     p, folder = plan.parameters, plan.experiment_dir
     if "FOLD" not in p:
         raise ValueError("FOLD is not given: say which fold to leave out, e.g. -p FOLD 0")
     folds_df, config = read_folds(folder / "folds.csv"), make_config(p)
+    keep_parameters(plan)
     lines = check_folds(folder, folds_df, p["DATA_DIR"], p["FOLD_STRATEGY"])
     if os.environ.get("RANK", "0") == "0":  # torchrun's: one process speaks for all
         print(*lines, sep="\n", flush=True)

@@ -92,9 +92,10 @@ class TrainConfig:
         if self.start_image_size and not 16 <= self.start_image_size <= self.model.image_size:
             raise ValueError(f"START_IMAGE_SIZE {self.start_image_size} is neither 0 (off) nor in 16..IMAGE_SIZE "
                              f"({self.model.image_size})")
-        if self.has_monitor and (self.start_from or self.teachers or self.distill_from):
+        if self.has_monitor and (self.start_from or self.teachers or self.distill_from or self.metadata_from):
             raise ValueError("SCHEDULER 'plateau' and EARLY_STOPPING_PATIENCE watch a fold that START_FROM's models, "
-                             "TEACHERS or DISTILL_FROM's models were trained on: leave out the one or the other")
+                             "TEACHERS or DISTILL_FROM's models were trained on, or METADATA_FROM's table holds: leave "
+                             "out the one or the other")
         if self.n_averaged_epochs > self.n_epochs or (self.n_averaged_epochs and self.has_monitor):
             raise ValueError(f"N_AVERAGED_EPOCHS {self.n_averaged_epochs} is more than N_EPOCHS {self.n_epochs}, or an "
                              "AUC picks the best epoch (SCHEDULER 'plateau', EARLY_STOPPING_PATIENCE): leave out the "

@@ -20,6 +20,7 @@ from melanoma_utils.folds import split_by_fold
 from melanoma_utils.freezing import BATCH_NORM, freeze_layers
 from melanoma_utils.image_store import ImageStore
 from melanoma_utils.inference import Samples, select_samples
+from melanoma_utils.memory import keep_freed_memory
 from melanoma_utils.metadata_logit import fit_metadata
 from melanoma_utils.models import LesionClassifier, build_model, describe_model
 from melanoma_utils.objective import CLASSES, Objective, encode_diagnoses
@@ -77,6 +78,8 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
                          "02_create_folds with EXTERNAL_DIR, or say N_EXTERNAL 0")
     run = _Run(samples, sources, config, fold, accelerator or build_accelerator("cpu"), store.identity, metadata_df,
                start, teachers)
+    if run.accelerator.device.type == "cpu":
+        keep_freed_memory()
     run.resume(Path(partial_path), log)
     run.accelerator.wait_for_everyone()  # nobody writes what another still reads
     while not run.is_finished():
@@ -141,7 +144,6 @@ class _Run:
         self.history: list[dict] = []
         self.seconds = 0.0
         self.best_state: dict | None = None  # of the best epoch, or the mean of the last ones
-        self.start_sha256: str | None = None
         self.teachers_sha256 = [_hash_parameters(teacher) for teacher in teachers] or None
         self.pools = _make_pools(sources, samples["train"].targets, config)
         n_images, world = sum(n for _, n in self.pools), accelerator.num_processes
@@ -159,6 +161,7 @@ class _Run:
             fit_metadata(self.model, samples["competition"], metadata_df)
             for teacher in teachers:  # imitated in what it sees: theirs was perhaps fitted on other rows
                 teacher.metadata.load_state_dict(self.model.metadata.state_dict())
+        self.initial_sha256 = _hash_parameters(self.model)  # of SEED, WEIGHTS, START_FROM, metadata
         frozen = freeze_layers(self.model.backbone, config.n_frozen_layers)
         if config.freeze_batch_norm:
             frozen = [module for module in self.model.modules() if isinstance(module, BATCH_NORM)]
@@ -175,7 +178,6 @@ class _Run:
             self.model.load_state_dict(start.state_dict())
         except RuntimeError as error:
             raise ValueError(f"the model to begin with is another network: {error}") from error
-        self.start_sha256 = _hash_parameters(start)
 
     def _build_scheduler(self):
         n_steps, schedulers = self.n_batches * self.config.n_epochs, torch.optim.lr_scheduler
@@ -259,7 +261,7 @@ class _Run:
         if not path.is_file():
             return
         try:
-            state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise ValueError(f"{path} is damaged ({type(error).__name__}): delete it, this fold starts over") from error
         identity, wanted = ({**i, "config": fill_config(i["config"])} for i in (state["identity"], self._identify()))
@@ -277,11 +279,12 @@ class _Run:
 
     def _identify(self) -> dict:
         train = self.samples["train"]
-        digest = hashlib.sha256(train.rows.tobytes() + train.targets.tobytes()).hexdigest()
+        columns = (train.rows, train.targets, train.metadata, train.diagnoses)
+        digest = hashlib.sha256(b"".join(c.tobytes() for c in columns if c is not None)).hexdigest()
         config = asdict(self.config) | {"model": describe_model(self.config.model)}
-        optional = {"start_sha256": self.start_sha256, "teachers_sha256": self.teachers_sha256,
-                    "n_processes": self.accelerator.num_processes}
+        optional = {"teachers_sha256": self.teachers_sha256, "n_processes": self.accelerator.num_processes}
         return {"config": config, "fold": self.fold, "train_sha256": digest, "store": self.store_identity,
+                "initial_sha256": self.initial_sha256,
                 **{key: value for key, value in optional.items() if value not in (None, 1)}}
 
 

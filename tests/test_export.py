@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import numpy as np
@@ -63,7 +64,21 @@ def test_an_experiment_is_not_exported_onto_itself_or_with_another_s_figures(exp
     metrics = read_json(copy / "metrics.json")
     write_json(copy / "metrics.json", metrics | {"folds": [0]})
     assert main([str(copy), str(tmp_path / "model")]) == 1
-    assert "is about the folds [0] of [0, 1]" in capsys.readouterr().err
+    assert "is not about the folds [0, 1] as they are trained now: run 04_evaluate_oof" in capsys.readouterr().err
+    write_json(copy / "metrics.json", metrics)
+    newer = (copy / "metrics.json").stat().st_mtime_ns + 1
+    os.utime(copy / "fold_1.safetensors", ns=(newer, newer))
+    assert main([str(copy), str(tmp_path / "model")]) == 1 and not (tmp_path / "model").exists()
+    assert "is not about the folds [0, 1] as they are trained now" in capsys.readouterr().err
+
+
+def test_an_export_that_was_stopped_is_no_model(experiment_dir, tmp_path, monkeypatch):
+    export_model(experiment_dir, tmp_path)
+    monkeypatch.setattr("melanoma_utils.export.save_checkpoint", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        export_model(experiment_dir, tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"holds no metrics\.json"):
+        load_assessor(tmp_path)
 
 
 def test_an_unfinished_experiment_is_not_exported(experiment_dir, tmp_path, capsys):

@@ -72,6 +72,7 @@ def test_a_model_that_saw_the_fold_or_is_another_network_is_no_start(first_dir, 
 def test_the_metadata_may_be_those_of_a_whole_table_but_for_the_patients_left_out(store, folds_df, tmp_path):
     """Those left out say the opposite of the others here: with them the weights would be others."""
     others_df = pd.concat([folds_df[folds_df["fold"] != 0]] * 3).assign(patient_id="somebody else")
+    others_df["image_name"] += "_of_the_whole"
     others_df["target"] = np.random.default_rng(0).random(len(others_df)) < 0.02 + 0.01 * (others_df["sex"] == "male")
     left_out_df = folds_df[folds_df["fold"] == 0].assign(target=lambda df: df["sex"] == "female")
     config = replace(CONFIG, metadata_from="whole", model=replace(CONFIG.model, use_metadata=True))
@@ -86,6 +87,9 @@ def test_the_metadata_may_be_those_of_a_whole_table_but_for_the_patients_left_ou
     assert mean == pytest.approx(logit(train_df["target"].mean()), abs=1e-4)
     with pytest.raises(ValueError, match="metadata_sha256"):
         run_fold(tmp_path, store, folds_df, 0, config, metadata_df=others_df[:100], log=quiet)
+    with pytest.raises(ValueError, match=r"another patient_id than folds\.csv for .* images, first .*: the patients "
+                                         "of fold 0 can't be left out"):
+        run_fold(tmp_path, store, folds_df, 0, config, metadata_df=left_out_df.assign(patient_id="IP_1"), log=quiet)
 
 
 def test_a_teacher_is_imitated_and_must_not_have_seen_the_fold(first_dir, store, folds_df, tmp_path):

@@ -70,3 +70,12 @@ def test_nothing_frozen_is_the_backbone_itself():
 def test_at_least_one_convolution_is_trained():
     with pytest.raises(ValueError, match="N_FROZEN_LAYERS 52: the network has 52 convolutions, and at least one"):
         freeze_layers(make_backbone(), 52)
+
+
+@pytest.mark.parametrize(("n_layers", "frozen"), [(0, set()), (1, {"cls_token", "patch_embed", "pos_embed"})])
+def test_what_holds_parameters_of_its_own_freezes_none_inside_it(n_layers, frozen):
+    """A transformer's class token and positions are the network's own; all its blocks are inside that."""
+    backbone = build_model(ModelConfig("timm/test_vit", image_size=32)).backbone
+    backbone.patch_embed.proj = nn.Sequential(backbone.patch_embed.proj, nn.Conv2d(64, 64, 1))
+    freeze_layers(backbone, n_layers)
+    assert {name.partition(".")[0] for name, p in backbone.named_parameters() if not p.requires_grad} == frozen

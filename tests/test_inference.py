@@ -79,7 +79,7 @@ def test_samples_carry_metadata_only_when_wanted(store, data_dir):
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert pick_device("auto") == "cpu"
     with pytest.raises(ValueError, match="DEVICE 'cuda' is wanted but torch sees no GPU"):
         pick_device("cuda")

@@ -26,6 +26,16 @@ def test_any_input_size(size):
         assert build_model(ModelConfig(arch)).eval()(torch.rand(1, 3, size, size)).shape == (1,)
 
 
+def test_features_end_with_the_relu_of_the_network_s_own_head():
+    features = build_model(ModelConfig("pretrainedmodels/densenet121")).eval().embed(torch.rand(1, 3, 64, 64))
+    assert features.min() >= 0 and features.max() > 0
+
+
+def test_an_arch_without_feature_maps_is_refused():
+    with pytest.raises(ValueError, match=r"'pretrainedmodels/vgg16_bn' wants images of one size .*: choose torch"):
+        build_model(ModelConfig("pretrainedmodels/vgg16_bn"))
+
+
 def test_a_transformer_takes_the_size_it_is_built_for():
     for size in (96, 160):
         model = build_model(ModelConfig("timm/test_vit", image_size=size)).eval()

@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 
 from melanoma_utils.competition import read_test
+from melanoma_utils.experiment import checkpoint_path
+from melanoma_utils.files import hash_file, write_json
 from melanoma_utils.prediction_audit import check_experiment, check_oof, check_test_predictions
 
 
@@ -60,10 +62,21 @@ def test_test_predictions_are_of_the_images_of_test_csv(data_dir, tmp_path, chan
     test_df = read_test(data_dir)
     for fold in (0, 2):
         test_df[["image_name"]].assign(logit=0.5).to_csv(tmp_path / f"test_fold_{fold}.csv", index=False)
+        checkpoint_path(tmp_path, fold).write_bytes(b"a model")
+        write_json(tmp_path / f"test_fold_{fold}.json",
+                   {"checkpoint_sha256": hash_file(checkpoint_path(tmp_path, fold))})
     check_test_predictions(tmp_path, [0, 2], test_df)
     spoil(tmp_path / "test_fold_2.csv", change)
     with pytest.raises(ValueError, match=message):
         check_test_predictions(tmp_path, [0, 2], test_df)
+
+
+def test_test_predictions_of_a_model_that_is_gone_are_refused(finished, data_dir, tmp_path):
+    experiment_dir = shutil.copytree(finished[0] / "output" / "tiny", tmp_path / "tiny")
+    check_test_predictions(experiment_dir, [0, 1], read_test(data_dir))
+    shutil.copy(experiment_dir / "fold_0.safetensors", experiment_dir / "fold_1.safetensors")
+    with pytest.raises(ValueError, match=r"test_fold_1\.csv is not of the model that is there now: run 05"):
+        check_test_predictions(experiment_dir, [0, 1], read_test(data_dir))
 
 
 def test_a_finished_experiment_passes_and_a_spoilt_one_does_not(finished, data_dir, tmp_path):

@@ -64,6 +64,6 @@ def test_wrong_calls_get_one_clear_line(trained, data_dir, capsys):
     assert main(flags) == 1
     assert capsys.readouterr().err == "error: FOLD is not given: say which fold to leave out, e.g. -p FOLD 0\n"
     assert main([*flags, "-p", "FOLD", "1"]) == 1
-    assert "was trained otherwise" in capsys.readouterr().err
+    assert "'tiny' was begun otherwise (" in capsys.readouterr().err
     done = train_with(2, trained[0].parents[1], data_dir, "-p", "EXPERIMENT", "other")
     assert done.returncode and "error: " in done.stderr and "folds.csv" in done.stderr

@@ -36,6 +36,8 @@ def test_the_images_grow_to_their_size_over_two_thirds_of_the_epochs():
     ({"early_stopping_patience": 2, "start_from": "first"}, "watch a fold that START_FROM's models"),
     ({"scheduler": "plateau", "teachers": ("a",)}, "watch a fold that START_FROM's models, TEACHERS or"),
     ({"early_stopping_patience": 2, "distill_from": ("a",)}, "TEACHERS or DISTILL_FROM's models were trained on"),
+    ({"scheduler": "plateau", "metadata_from": "whole", "model": ModelConfig(use_metadata=True)},
+     "or METADATA_FROM's table holds"),
     ({"distill_share": 1.5}, r"DISTILL_SHARE 1.5 is not in 0..1"),
 ])
 def test_values_that_contradict_each_other_are_refused(values, message):

@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
 from melanoma_utils import training
 from melanoma_utils.competition import encode_metadata
 from melanoma_utils.inference import Samples, predict_logits
-from melanoma_utils.models import ModelConfig
+from melanoma_utils.models import ModelConfig, build_model
 from melanoma_utils.train_config import TrainConfig
 from melanoma_utils.training import train_fold
 from melanoma_utils.transforms import AugmentConfig
@@ -242,6 +243,22 @@ def test_the_state_of_another_training_is_refused(store, folds_df, tmp_path):
     (tmp_path / "p.pt").write_bytes((tmp_path / "p.pt").read_bytes()[:1000])
     with pytest.raises(ValueError, match="is damaged"):
         train_fold(store, folds_df, 0, replace(CONFIG, n_epochs=1), tmp_path / "p.pt", log=quiet)
+
+
+def test_the_state_of_a_training_on_another_table_or_from_other_weights_is_refused(store, folds_df, tmp_path):
+    model = replace(CONFIG.model, use_metadata=True)
+    save_file(build_model(CONFIG.model).backbone.state_dict(), tmp_path / "weights.safetensors")
+    config = replace(CONFIG, n_epochs=1, model=replace(model, weights=str(tmp_path / "weights.safetensors")))
+    tables = {"metadata_df": folds_df.assign(target=folds_df["sex"] == "male")}
+    train_fold(store, folds_df, 0, config, tmp_path / "p.pt", log=quiet, **tables)
+    train_fold(store, folds_df, 0, config, tmp_path / "p.pt", log=quiet, **tables)
+    with pytest.raises(ValueError, match="of a training with other parameters"):
+        train_fold(store, folds_df, 0, config, tmp_path / "p.pt", log=quiet)
+    with pytest.raises(ValueError, match="of a training with other parameters"):
+        train_fold(store, folds_df.assign(age_approx=40.0), 0, config, tmp_path / "p.pt", log=quiet, **tables)
+    save_file(build_model(CONFIG.model).backbone.state_dict(), tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="of a training with other parameters"):
+        train_fold(store, folds_df, 0, config, tmp_path / "p.pt", log=quiet, **tables)
 
 
 def test_the_state_of_a_version_that_knew_fewer_parameters_is_continued(store, folds_df, tmp_path):
