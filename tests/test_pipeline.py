@@ -83,6 +83,14 @@ def test_context_that_is_asked_for_ranks_the_test_images_beside_their_patients(f
     assert run_pipeline(*flags).stdout.count("nothing to do") == 2
 
 
+def test_what_was_evaluated_by_hand_since_is_predicted_again(finished, data_dir, tmp_path):
+    folder = copy_finished(finished, tmp_path)
+    flags = (*place(folder, data_dir), "--steps", "05")
+    assert "05_predict_test: nothing to do" in run_pipeline(*flags).stdout
+    os.utime(folder / "output" / "tiny" / "metrics.json")
+    assert "nothing to do" not in run_pipeline(*flags).stdout
+
+
 def test_metrics_are_those_of_the_oof_files(finished, data_dir):
     folder = finished[0] / "output" / "tiny"
     metrics = json.loads((folder / "metrics.json").read_text())
