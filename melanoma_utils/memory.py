@@ -9,7 +9,8 @@ def keep_freed_memory() -> bool:
     """Makes glibc's malloc keep what is freed, until the process ends.
 
     It asks the system for every large tensor anew otherwise, and a step of training takes and frees hundreds: on a CPU
-    the pages' first touch costs a fifth to a quarter of the step. The peak of the memory is the same.
+    the pages' first touch costs a fifth to a quarter of the step (`10_benchmark`). The peak grows a little: 2.1 GB
+    instead of 1.9 in a training of MobileNetV2.
 
     Returns:
         Whether it does; with another C library than glibc nothing changes.
