@@ -37,9 +37,9 @@ def export_model(experiment_dir: str | Path, model_dir: str | Path) -> float:
     if find_evaluated_folds(experiment_dir) != folds:
         raise ValueError(f"metrics.json in {experiment_dir} is not about the folds {folds} as they are trained now: "
                          "run 04_evaluate_oof again")
+    loaded = [load_checkpoint(checkpoint_path(experiment_dir, fold)) for fold in folds]
     (model_dir / "metrics.json").unlink(missing_ok=True)  # stopped halfway, it is no model
-    for fold in folds:
-        model, config = load_checkpoint(checkpoint_path(experiment_dir, fold))
+    for fold, (model, config) in zip(folds, loaded, strict=True):
         save_checkpoint(checkpoint_path(model_dir, fold), model.half(), config)
     for path in set(model_dir.glob("fold_*.safetensors")) - {checkpoint_path(model_dir, fold) for fold in folds}:
         path.unlink()  # of a model with more folds

@@ -81,6 +81,17 @@ def test_an_export_that_was_stopped_is_no_model(experiment_dir, tmp_path, monkey
         load_assessor(tmp_path)
 
 
+def test_a_damaged_checkpoint_leaves_the_model_that_was_there(experiment_dir, tmp_path):
+    export_model(experiment_dir, tmp_path / "model")
+    copy = shutil.copytree(experiment_dir, tmp_path / "copy")
+    path, times = copy / "fold_1.safetensors", (copy / "fold_1.safetensors").stat()
+    path.write_bytes(path.read_bytes()[:-100])
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(ValueError, match="is damaged"):
+        export_model(copy, tmp_path / "model")
+    load_assessor(tmp_path / "model")
+
+
 def test_an_unfinished_experiment_is_not_exported(experiment_dir, tmp_path, capsys):
     copy = shutil.copytree(experiment_dir, tmp_path / "copy")
     (copy / "fold_1.safetensors").unlink()
