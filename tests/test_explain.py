@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 from melanoma_utils import saliency_plots
+from melanoma_utils.backbones import Backbone
 from melanoma_utils.drawing import draw_image
 from melanoma_utils.explain import (
     compute_grad_cam,
@@ -51,7 +52,8 @@ def make_bright_model(sign=1.0, threshold=0.8):
     brightness.weight.data.fill_(1 / 3)
     brightness.bias.data.fill_(-threshold)
     backbone = nn.Sequential(brightness, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    model = LesionClassifier(backbone, 1, ModelConfig("timm/none", image_size=SIZE), (0, 0, 0), (1, 1, 1), is_bgr=False)
+    model = LesionClassifier(Backbone(backbone, 1, (0, 0, 0), (1, 1, 1), is_bgr=False),
+                             ModelConfig("timm/none", image_size=SIZE))
     model.head.weight.data.fill_(sign)
     return model.eval()
 
@@ -203,7 +205,8 @@ class OneVector(nn.Module):
 
 
 def test_a_network_without_a_map_is_refused(squares):
-    model = LesionClassifier(OneVector(), 8, ModelConfig("timm/mlp", image_size=SIZE), (0, 0, 0), (1, 1, 1), False)
+    model = LesionClassifier(Backbone(OneVector(), 8, (0, 0, 0), (1, 1, 1), is_bgr=False),
+                             ModelConfig("timm/mlp", image_size=SIZE))
     with pytest.raises(ValueError, match=r"ARCH 'timm/mlp' can't be explained: no layer .*torchvision/mobilenet_v2"):
         explain_images([model], squares[0])
 
