@@ -12,6 +12,7 @@ from melanoma_utils.archives import Source
 from melanoma_utils.calibration import Calibration, apply_calibration, read_calibration
 from melanoma_utils.competition import METADATA_COLUMNS, encode_metadata
 from melanoma_utils.evaluation import check_prevalence
+from melanoma_utils.experiment import hash_checkpoints
 from melanoma_utils.files import read_json
 from melanoma_utils.images import load_at_sizes
 from melanoma_utils.inference import fuse_batch_norm
@@ -20,7 +21,7 @@ from melanoma_utils.transforms import make_tta_views, to_float
 
 POINT_COLUMNS = ("wanted_sensitivity", "threshold", "sensitivity", "specificity")  # what an app needs of each table
 SCORE_COLUMNS = ("target", "logit")
-METRICS = ("prevalence", "folds")
+METRICS = ("prevalence", "folds", "checkpoints_sha256")
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,9 @@ def load_assessor(model_dir: str | Path) -> Assessor:
         raise ValueError(f"{folder} holds {len(ensemble.models)} checkpoints, its metrics.json is about the "
                          f"{len(metrics['folds'])} folds {metrics['folds']}: put the others back, or run "
                          "04_evaluate_oof again")
+    if metrics["checkpoints_sha256"] != hash_checkpoints(folder, metrics["folds"]):
+        raise ValueError(f"the figures in {folder}/metrics.json are those of other checkpoints than the ones there: "
+                         "run 04_evaluate_oof again")
     fused = tuple(fuse_batch_norm(model.float().eval()).to(memory_format=torch.channels_last)
                   for model in ensemble.models)
     scores_path = folder / "oof_scores.csv"

@@ -70,6 +70,7 @@ def build_backbone(arch: str, weights: str, image_size: int) -> Backbone:
         FileNotFoundError: the weights file does not exist, or ImageNet weights can't be downloaded (says which
             file to put where).
     """
+    check_arch(arch)
     library, _, name = arch.partition("/")
     network, mean, std, is_bgr = _BUILDERS[library](name, image_size)
     if weights != "none":
@@ -87,18 +88,50 @@ def build_backbone(arch: str, weights: str, image_size: int) -> Backbone:
     return Backbone(network, head.in_features, mean, std, is_bgr)
 
 
+def check_arch(arch: str) -> None:
+    """Looks a network up without building it.
+
+    Raises:
+        ValueError: it is not "library/name", or the library has no such name; suggests the nearest ones.
+    """
+    library, _, name = arch.partition("/")
+    if library not in LIBRARIES or not name:
+        near = [f"{known}/{n}" for known in LIBRARIES for n in _find_near(arch, known, n=1, cutoff=0.8)]
+        raise ValueError(f"ARCH {arch!r} is not 'library/name' with a library of {LIBRARIES}"
+                         + f"; nearest: {', '.join(near)}" * bool(near))
+    if name not in _list_names(library):
+        raise ValueError(f"ARCH {arch!r} does not exist; nearest: "
+                         + (", ".join(f"{library}/{n}" for n in _find_near(name, library, n=4, cutoff=0.4)) or "none"))
+
+
+def check_weights(weights: str) -> None:
+    """Raises FileNotFoundError unless weights is "none", "imagenet" or a file."""
+    if weights not in ("none", "imagenet") and not Path(weights).is_file():
+        raise FileNotFoundError(f"WEIGHTS {weights!r} is neither 'none' nor 'imagenet' nor a file that exists")
+
+
+def _list_names(library: str) -> list[str]:
+    if library == "timm":
+        timm = importlib.import_module("timm")
+        return timm.list_models() + timm.list_pretrained()  # those have a tag, "name.tag"
+    if library == "torchvision":
+        models = importlib.import_module("torchvision.models")
+        return models.list_models(module=models)
+    return importlib.import_module("pretrainedmodels").model_names
+
+
+def _find_near(name: str, library: str, n: int, cutoff: float) -> list[str]:
+    return difflib.get_close_matches(name, _list_names(library), n=n, cutoff=cutoff)
+
+
 def _build_torchvision(name: str, image_size: int) -> tuple[nn.Module, tuple, tuple, bool]:
     torchvision_models = importlib.import_module("torchvision.models")
-    names = torchvision_models.list_models(module=torchvision_models)
-    _check_name("torchvision", name, names)
     extra = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     return (torchvision_models.get_model(name, weights=None, **extra),
             (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), False)  # ImageNet's mean and sd, as torchvision documents
 
 
 def _build_timm(name: str, image_size: int) -> tuple[nn.Module, tuple, tuple, bool]:
-    timm = importlib.import_module("timm")
-    _check_name("timm", name.partition(".")[0], timm.list_models())
     network = _create_timm(name, image_size, pretrained=False)
     return network, network.pretrained_cfg["mean"], network.pretrained_cfg["std"], False
 
@@ -113,7 +146,6 @@ def _create_timm(name: str, image_size: int, pretrained: bool) -> nn.Module:
 
 def _build_pretrainedmodels(name: str, image_size: int) -> tuple[nn.Module, tuple, tuple, bool]:
     pretrainedmodels = importlib.import_module("pretrainedmodels")
-    _check_name("pretrainedmodels", name, pretrainedmodels.model_names)
     if name.startswith(("alexnet", "vgg")):
         raise ValueError(f"ARCH 'pretrainedmodels/{name}' wants images of one size and has no feature maps: choose "
                          f"torchvision/{name}")
@@ -130,13 +162,6 @@ def _build_pretrainedmodels(name: str, image_size: int) -> tuple[nn.Module, tupl
 _BUILDERS = {"torchvision": _build_torchvision, "timm": _build_timm, "pretrainedmodels": _build_pretrainedmodels}
 
 
-def _check_name(library: str, name: str, names: list[str]) -> None:
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=4, cutoff=0.4)
-        raise ValueError(f"ARCH '{library}/{name}' does not exist; nearest: "
-                         + (", ".join(f"{library}/{n}" for n in near) or f"none of {len(names)} names"))
-
-
 def _find_head(network: nn.Module, arch: str) -> tuple[str, nn.Linear]:
     layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
     if not layers or layers[-1][0].partition(".")[0] not in HEAD_NAMES:
@@ -147,9 +172,8 @@ def _find_head(network: nn.Module, arch: str) -> tuple[str, nn.Linear]:
 def _read_weights(arch: str, weights: str, network: nn.Module, image_size: int) -> Mapping[str, torch.Tensor]:
     if weights == "imagenet":
         return _download_weights(arch, network, image_size)
+    check_weights(weights)
     path = Path(weights)
-    if not path.is_file():
-        raise FileNotFoundError(f"WEIGHTS {weights!r} is neither 'none' nor 'imagenet' nor a file that exists")
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)

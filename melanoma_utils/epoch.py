@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast
 from torch import nn
 
-from melanoma_utils.inference import Samples, autocast, predict_logits
+from melanoma_utils.inference import PREDICTED, Samples, autocast, predict_logits
 from melanoma_utils.models import LesionClassifier
 from melanoma_utils.objective import Objective
 from melanoma_utils.transforms import resize_batch, to_float
@@ -38,7 +38,7 @@ def build_accelerator(device: str) -> Accelerator:
     return accelerator
 
 
-def predict_together(model: LesionClassifier, samples: Samples, accelerator: Accelerator,
+def predict_together(model: LesionClassifier, samples: Samples, accelerator: Accelerator, batch_size: int,
                      **options: object) -> np.ndarray:
     """Returns `inference.predict_logits` of all samples in every process, each having predicted its share.
 
@@ -46,20 +46,37 @@ def predict_together(model: LesionClassifier, samples: Samples, accelerator: Acc
         model: the classifier.
         samples: what to predict.
         accelerator: of the processes.
-        **options: of predict_logits but its device.
+        batch_size: images trained on at a time; no more than these, and than `inference.PREDICTED`, are predicted at
+            a time.
+        **options: further ones of predict_logits.
+
+    Raises:
+        ValueError: see `inference.predict_logits`.
+        MemoryError: a batch does not fit; tells which BATCH_SIZE to try.
     """
     rank, world = accelerator.process_index, accelerator.num_processes
     own = replace(samples, rows=samples.rows[rank::world],
                   metadata=None if samples.metadata is None else samples.metadata[rank::world])
     logits = np.zeros(-(-len(samples.rows) // world), np.float32)  # as long in every process
-    logits[:len(own.rows)] = predict_logits(model, own, device=str(accelerator.device), **options)
+    batch_size = min(batch_size, PREDICTED)  # what fitted with gradients fits without
+    with _advise_batch_size(batch_size):
+        logits[:len(own.rows)] = predict_logits(model, own, batch_size=batch_size, device=str(accelerator.device),
+                                                **options)
     gathered = accelerator.gather(torch.from_numpy(logits).to(accelerator.device))  # (world * m,)
     return gathered.reshape(world, -1).T.flatten()[:len(samples.rows)].cpu().numpy()  # back in order
 
 
+def build_scaler(device: str, precision: str) -> torch.amp.GradScaler:
+    """Returns what keeps small gradients from vanishing in "fp16"; in any other precision it does nothing.
+
+    It begins with 2^10 and learns its scale: a step whose gradients overflow is left out, and the scale halved.
+    """
+    return torch.amp.GradScaler(torch.device(device).type, init_scale=2.0**10, enabled=precision == "fp16")
+
+
 def train_epoch(objective: Objective, samples: Samples, optimizer: torch.optim.Optimizer, order: np.ndarray, *,
                 n_batches: int, image_size: int, augment: Callable[[torch.Tensor], torch.Tensor],
-                accelerator: Accelerator, after_step: Callable[[], None] = lambda: None,
+                accelerator: Accelerator, scaler: torch.amp.GradScaler, after_step: Callable[[], None] = lambda: None,
                 precision: str = "fp32") -> float:
     """Trains one pass and returns the mean loss.
 
@@ -72,8 +89,9 @@ def train_epoch(objective: Objective, samples: Samples, optimizer: torch.optim.O
         image_size: side in pixels to which the images are brought before all else.
         augment: changes a batch of (B, 3, H, W) images in 0..1.
         accelerator: of the processes, each of which takes its share of every batch.
-        after_step: called after each step, e.g. a scheduler's.
-        precision: "fp32" or "bf16".
+        scaler: of `build_scaler`.
+        after_step: called after each step that was not left out, e.g. a scheduler's.
+        precision: one of `inference.PRECISIONS`.
 
     Raises:
         ValueError: the loss or the gradient is not finite.
@@ -94,11 +112,16 @@ def train_epoch(objective: Objective, samples: Samples, optimizer: torch.optim.O
             mean_loss = accelerator.reduce(loss.detach(), "mean").item()  # over the batch of all processes
             _check_finite("loss", mean_loss, optimizer, f"step {step + 1} of {n_batches}")
             optimizer.zero_grad(set_to_none=True)
-            accelerator.backward(loss)
+            accelerator.backward(scaler.scale(loss))
+            scaler.unscale_(optimizer)
             norm = nn.utils.get_total_norm([p.grad for p in objective.parameters() if p.grad is not None]).item()
-            _check_finite("gradient", norm, optimizer, f"step {step + 1} of {n_batches}")
-            optimizer.step()
-        after_step()
+            scale = scaler.get_scale()
+            if scale <= 1:  # with a larger one it is left to the scaler
+                _check_finite("gradient", norm, optimizer, f"step {step + 1} of {n_batches}")
+            scaler.step(optimizer)
+            scaler.update()
+        if scaler.get_scale() >= scale:  # else the step was left out
+            after_step()
         total += mean_loss * len(part)
     if world > 1:  # each process has counted the batch norms' mean and variance over its own images
         for buffer in objective.buffers():

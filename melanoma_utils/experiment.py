@@ -1,7 +1,7 @@
 """The files in an experiment's folder: their names, what is finished, tables of all folds."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pandas as pd
 from melanoma_utils.files import find_differences, hash_file, hash_table, read_json, write_csv, write_json
 from melanoma_utils.folds import read_folds
 from melanoma_utils.image_store import ImageStore, check_made_alike
-from melanoma_utils.inference import predict_logits, select_samples
+from melanoma_utils.inference import PREDICTED, predict_logits, select_samples
 from melanoma_utils.models import (
     LesionClassifier,
     describe_model,
@@ -109,14 +109,19 @@ def find_trained_folds(experiment_dir: str | Path, *, require_all: bool) -> list
     return folds
 
 
+def hash_checkpoints(experiment_dir: str | Path, folds: Sequence[int]) -> list[str]:
+    """Returns the SHA-256 of each fold's checkpoint, "" where there is none: what metrics.json is about."""
+    paths = [checkpoint_path(experiment_dir, fold) for fold in folds]
+    return [hash_file(path) if path.is_file() else "" for path in paths]
+
+
 def find_evaluated_folds(experiment_dir: str | Path) -> list[int]:
     """Returns the folds that an experiment's metrics.json is about, none if one of them was trained again since."""
     folder = Path(experiment_dir)
-    folds = read_json(folder / "metrics.json").get("folds", [])
-    is_whole = all((folder / f"oof_fold_{fold}.csv").is_file() and checkpoint_path(folder, fold).is_file()
-                   for fold in folds)
-    newest = max((checkpoint_path(folder, fold).stat().st_mtime_ns for fold in folds), default=0) if is_whole else 0
-    return folds if is_whole and newest <= (folder / "metrics.json").stat().st_mtime_ns else []
+    metrics = read_json(folder / "metrics.json")
+    folds = metrics.get("folds", [])
+    is_whole = all((folder / f"oof_fold_{fold}.csv").is_file() for fold in folds)
+    return folds if is_whole and metrics.get("checkpoints_sha256") == hash_checkpoints(folder, folds) else []
 
 
 def read_oof(experiment_dir: str | Path, folds_df: pd.DataFrame, folds: list[int],
@@ -191,6 +196,7 @@ def predict_test_fold(experiment_dir: str | Path, fold: int, store: ImageStore, 
         check_made_alike(config["store"], store.identity)
         samples = select_samples(store, test_df, model.config.use_metadata)
         logits = predict_logits(model, samples, tta_views=tta_views, device=device, precision=precision,
+                                batch_size=min(PREDICTED, config["train"]["batch_size"]),
                                 forward=compile_openvino(model) if use_openvino else None,
                                 log=lambda line: log(f"fold {fold}: {line}"))
         write_csv(csv_path, test_df[["image_name"]].assign(logit=logits))

@@ -6,18 +6,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from melanoma_utils.experiment import checkpoint_path, find_evaluated_folds, find_trained_folds
-from melanoma_utils.files import write_bytes
+from melanoma_utils.experiment import checkpoint_path, find_evaluated_folds, find_trained_folds, hash_checkpoints
+from melanoma_utils.files import read_json, write_bytes, write_json
 from melanoma_utils.model_card import CARD_NAME, tell_half_precision
 from melanoma_utils.models import load_checkpoint, save_checkpoint
 
-FILES = ("parameters.json", "calibration.json", "operating_points.csv", "subgroups.csv", "oof_scores.csv",
-         "metrics.json")  # the last one: the app takes no model without it
+FILES = ("parameters.json", "calibration.json", "operating_points.csv", "subgroups.csv", "oof_scores.csv")
 
 
 def export_model(experiment_dir: str | Path, model_dir: str | Path) -> float:
-    """Writes the models of all folds in half precision, the experiment's `FILES` and its model card, as README.md, to
-    a folder.
+    """Writes the models of all folds in half precision, the experiment's `FILES`, metrics.json and its model card, as
+    README.md, to a folder.
 
     Returns:
         The size of the folder in MiB.
@@ -28,7 +27,7 @@ def export_model(experiment_dir: str | Path, model_dir: str | Path) -> float:
             older than one of them, or the two folders are the same.
     """
     experiment_dir, model_dir = Path(experiment_dir), Path(model_dir)
-    for name in (*FILES, CARD_NAME):
+    for name in ("metrics.json", *FILES, CARD_NAME):
         if not (experiment_dir / name).is_file():
             raise FileNotFoundError(f"{experiment_dir} holds no {name}: run the pipeline's steps 02-04 first")
     if experiment_dir.resolve() == model_dir.resolve():
@@ -47,6 +46,8 @@ def export_model(experiment_dir: str | Path, model_dir: str | Path) -> float:
         shutil.copyfile(experiment_dir / name, model_dir / name)
     card = (experiment_dir / CARD_NAME).read_text(encoding="utf-8")
     write_bytes(model_dir / "README.md", tell_half_precision(card).encode())
+    metrics = read_json(experiment_dir / "metrics.json") | {"checkpoints_sha256": hash_checkpoints(model_dir, folds)}
+    write_json(model_dir / "metrics.json", metrics)  # last: the app takes no model without it
     return sum(path.stat().st_size for path in model_dir.iterdir()) / 2**20
 
 

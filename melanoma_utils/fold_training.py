@@ -40,8 +40,8 @@ def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFra
             begins; "" = with config.model.weights.
         teacher_dirs: folders of the experiments of config.distill_from, whose checkpoints of this fold are imitated.
         device: "cpu" or "cuda".
-        n_processes: GPUs of this machine that train the fold together. Processes that torchrun or `accelerate launch`
-            has started train together anyway.
+        n_processes: GPUs of this machine, or processes on its CPU, that train the fold together. Processes that
+            torchrun or `accelerate launch` has started train together anyway.
         log: called with a line now and then.
 
     Raises:
@@ -56,15 +56,16 @@ def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFra
     if ("external" in store.identity) != (folds_df["source"] == "external").any():
         raise ValueError("02_create_folds and 03_train_fold want the same EXTERNAL_DIR")
     n_gpus = torch.cuda.device_count()
-    if n_processes > max(n_gpus, 1):
-        raise ValueError(f"N_PROCESSES {n_processes} is more than the {n_gpus} GPUs of this machine: on CPUs train "
-                         "folds side by side instead, with the pipeline's --workers")
+    if device != "cpu" and n_processes > n_gpus:
+        raise ValueError(f"N_PROCESSES {n_processes} is more than the {n_gpus} GPUs of this machine: lower it, or "
+                         "train folds side by side, with the pipeline's --workers")
     if metadata_df is not None:
         metadata_df = _drop_left_out(metadata_df, folds_df[folds_df["source"] == "competition"], fold)
     arguments = Path(experiment_dir), store, folds_df, fold, config, tta_views, pseudo_df, metadata_df, start_dir, \
         teacher_dirs, device, log
     if n_processes > 1:
-        notebook_launcher(_run, arguments, num_processes=n_processes, use_port="0")
+        notebook_launcher(_run_forked, arguments, num_processes=n_processes, rdzv_backend="c10d",
+                          rdzv_endpoint="localhost:0")  # any free port; with use_port="0" they never meet
     else:
         _run(*arguments)
 
@@ -106,12 +107,21 @@ def _run(folder: Path, store: ImageStore, folds_df: pd.DataFrame, fold: int, con
                                                 teachers=teachers, accelerator=accelerator, log=log)
         _, *left_out = split_by_fold(folds_df, fold)  # the competition's images, the external ones
         oof_dfs = [df[["image_name", "patient_id", "target", "fold"]].assign(logit=predict_together(
-            model, select_samples(store, df, config.model.use_metadata), accelerator, tta_views=tta_views,
-            precision=config.precision)) for df in left_out]
+            model, select_samples(store, df, config.model.use_metadata), accelerator, config.batch_size,
+            tta_views=tta_views, precision=config.precision)) for df in left_out]
         if is_main:
             save_fold(folder, description, model, history_df, *oof_dfs)
             update_json(folder / "timing.json", **{f"train_fold_{fold}_seconds": round(seconds, 1)})
     accelerator.wait_for_everyone()
+
+
+def _run_forked(*arguments: object) -> None:
+    """Does `_run` in a process that notebook_launcher has forked.
+
+    The notebook's OpenMP threads are not forked along: whatever wants several would wait for them for ever.
+    """
+    torch.set_num_threads(1)
+    _run(*arguments)
 
 
 def _load_start(start_dir: str | Path, fold: int, config: TrainConfig, folds_sha256: str) -> LesionClassifier:

@@ -27,7 +27,7 @@ def load_at_sizes(path: Source, image_sizes: Sequence[int], resize_mode: str = "
     several times faster than a full decode; the rest of the way is an antialiased bilinear resize.
 
     Args:
-        path: a JPEG, PNG or DICOM file, or such a file in an archive.
+        path: a JPEG, PNG or DICOM file, or another that Pillow reads, on disk or in an archive.
         image_sizes: sides of the results in pixels.
         resize_mode: what becomes of frames that are not square: "squash" resizes the whole frame to a square (the
             original's), "crop" keeps the largest centred square, "pad" keeps the whole frame on black.

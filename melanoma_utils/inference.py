@@ -15,7 +15,8 @@ from melanoma_utils.image_store import ImageStore
 from melanoma_utils.models import LesionClassifier
 from melanoma_utils.transforms import make_tta_views, to_float
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PREDICTED = 64  # images predicted at a time: more are no faster
 Forward = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
@@ -34,14 +35,14 @@ def pick_device(device: str = "auto") -> str:
 
 
 def autocast(device: str, precision: str) -> AbstractContextManager:
-    """Returns the context in which a forward pass runs in the precision "fp32" or "bf16".
+    """Returns the context in which a forward pass runs in one of `PRECISIONS`.
 
     Raises:
         ValueError: the precision is unknown.
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"PRECISION {precision!r} is not one of {PRECISIONS}")
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
+        raise ValueError(f"PRECISION {precision!r} is not one of {tuple(PRECISIONS)}")
+    return torch.autocast(torch.device(device).type, PRECISIONS[precision], enabled=precision != "fp32")
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def select_samples(store: ImageStore, df: pd.DataFrame, use_metadata: bool) -> S
                    df["target"].to_numpy(np.float32) if "target" in df else None)
 
 
-def predict_logits(model: LesionClassifier, samples: Samples, *, tta_views: int = 1, batch_size: int = 64,
+def predict_logits(model: LesionClassifier, samples: Samples, *, tta_views: int = 1, batch_size: int = PREDICTED,
                    device: str = "cpu", precision: str = "fp32", forward: Forward | None = None,
                    log: Callable[[str], None] = lambda line: None) -> np.ndarray:
     """Returns (n,) float32 logits, each the mean over the views of an image.
@@ -80,7 +81,7 @@ def predict_logits(model: LesionClassifier, samples: Samples, *, tta_views: int 
         tta_views: 1, 2, 4 or 8 views, see `transforms.make_tta_views`.
         batch_size: images a batch, with all their views.
         device: "cpu" or "cuda".
-        precision: "fp32" or "bf16".
+        precision: one of `PRECISIONS`.
         forward: what computes the model's logits of images and metadata, such as `openvino_runtime.compile_openvino`
             of it; none = the model.
         log: called with a line at about every fifth of a long way.

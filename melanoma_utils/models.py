@@ -1,6 +1,8 @@
 """Classifiers built from a backbone name; checkpoints from which they are rebuilt."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from melanoma_utils.backbones import LIBRARIES, Backbone, build_backbone
+from melanoma_utils.backbones import Backbone, build_backbone
 from melanoma_utils.competition import METADATA_FEATURES
 from melanoma_utils.files import write_bytes
 from melanoma_utils.transforms import normalize
@@ -20,7 +22,7 @@ class ModelConfig:
     """What a classifier is built from.
 
     Attributes:
-        arch: "library/name" with library one of `LIBRARIES`, e.g. "torchvision/mobilenet_v2".
+        arch: "library/name" with library one of `backbones.LIBRARIES`, e.g. "torchvision/mobilenet_v2".
         weights: "none", "imagenet", or the path of a .safetensors or .pth file with the library's own key names.
         image_size: side of the images in pixels that the model is trained for.
         resize_mode, clean_steps: how images become square and are cleaned, see `images.load_at_sizes`.
@@ -37,8 +39,6 @@ class ModelConfig:
     dropout: float = 0.2
 
     def __post_init__(self):
-        if self.arch.partition("/")[0] not in LIBRARIES or not self.arch.partition("/")[2]:
-            raise ValueError(f"ARCH {self.arch!r} is not 'library/name' with a library of {LIBRARIES}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"DROPOUT {self.dropout} is not in 0..1 (1 excluded)")
 
@@ -106,12 +106,13 @@ def save_checkpoint(path: str | Path, model: LesionClassifier, config: dict) -> 
 
     Args:
         path: target file, written whole or not at all.
-        model: the classifier; its ModelConfig is added to `config` as "model".
+        model: the classifier; its ModelConfig is added to `config` as "model", a checksum as "tensors_sha256".
         config: anything JSON can hold.
     """
-    metadata = {"config": json.dumps({**config, "model": describe_model(model.config)}, sort_keys=True)}
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    write_bytes(path, safetensors.torch.save(state, metadata))
+    config = {**config, "model": describe_model(model.config), "tensors_sha256": _hash_tensors(state)}
+    # one entry alone: safetensors writes several in an order that changes from file to file
+    write_bytes(path, safetensors.torch.save(state, {"config": json.dumps(config, sort_keys=True)}))
 
 
 def read_checkpoint_config(path: str | Path) -> dict:
@@ -134,10 +135,22 @@ def load_checkpoint(path: str | Path) -> tuple[LesionClassifier, dict]:
     """Returns (model in evaluation mode, configuration), rebuilt from the file alone; raises like
     `read_checkpoint_config`."""
     config = read_checkpoint_config(path)
+    wanted = config.get("tensors_sha256")  # an earlier version wrote none
     model = build_model(ModelConfig(**{**config["model"], "weights": "none"}))
     try:
-        model.load_state_dict(safetensors.torch.load_file(path))
+        state = safetensors.torch.load_file(path)
+        if wanted and _hash_tensors(state) != wanted:
+            raise ValueError(f"{path} is damaged: its weights are not those that were saved")
+        model.load_state_dict(state)
     except (safetensors.SafetensorError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     model.config = ModelConfig(**config["model"])
     return model.eval(), config
+
+
+def _hash_tensors(state: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(f"{name} {state[name].dtype} {tuple(state[name].shape)}".encode())
+        digest.update(state[name].contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -82,11 +82,14 @@ def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False, 
 
     Raises:
         ValueError: the experiment exists with other parameters, and the steps they touch do not all start over.
+        FileNotFoundError: WEIGHTS is no file.
         PapermillExecutionError: a notebook failed; its executed copy is in the runs folder.
         OSError: no space, no permission to write, or no such Dask scheduler.
     """
     if dask and "03_train_fold" in steps:
         _connect(dask).close()  # before anything else is done in vain
+    if "03_train_fold" in steps:
+        importlib.import_module("melanoma_utils.backbones").check_weights(plan.parameters["WEIGHTS"])
     with lock_folder(plan.runs_dir, timeout=5):
         keep_parameters(plan, steps if fresh else ())
         if fresh:

@@ -1,6 +1,7 @@
 """What a call of the pipeline will do: its parameters checked and filled in, its runs and what they leave."""
 
 import dataclasses
+import importlib
 import os
 import re
 import shutil
@@ -118,6 +119,8 @@ def make_plan(given: Mapping[str, object], runs_dir: str | Path = "runs") -> Pla
     p = resolve_paths(merged | ROOTS | {"REQUIRE_ALL_FOLDS": True} | check_parameters(given, defaults))
     if "FOLD" in p and p["FOLD"] not in range(p["N_FOLDS"]):
         raise ValueError(f"FOLD {p['FOLD']} is not in 0..{p['N_FOLDS'] - 1} (N_FOLDS is {p['N_FOLDS']})")
+    if p["N_FOLDS"] < 2:
+        raise ValueError(f"N_FOLDS {p['N_FOLDS']} is too small: wanted at least 2")
     if not re.fullmatch(r"[\w-][\w.-]*", p["EXPERIMENT"]) or p["EXPERIMENT"] == "stores":
         raise ValueError(f"EXPERIMENT {p['EXPERIMENT']!r} is not a plain name for a folder (nor is 'stores')")
     if p["EXTERNAL_DIR"] and not Path(p["EXTERNAL_DIR"]).is_dir():
@@ -134,11 +137,20 @@ def make_plan(given: Mapping[str, object], runs_dir: str | Path = "runs") -> Pla
     if p["N_EXTERNAL"] and not p["EXTERNAL_DIR"]:
         raise ValueError(f"N_EXTERNAL is {p['N_EXTERNAL']}, but EXTERNAL_DIR names no external images: give it "
                          "(make: EXTERNAL=DIR), or N_EXTERNAL 0")
+    _check_training(p)
     if not p["DATA_DIR"]:
         print("no DATA_DIR is given: the competition attached on Kaggle is taken, elsewhere a synthetic one is drawn",
               flush=True)
     p["DATA_DIR"] = str(find_data_dir(p["DATA_DIR"], p["INPUT_DIR"]))
     return Plan(p, defaults, Path(runs_dir).absolute() / p["EXPERIMENT"])
+
+
+def _check_training(parameters: Mapping[str, object]) -> None:
+    """Raises ValueError where a parameter of the training is out of range, before an hour of decoding."""
+    modules = (importlib.import_module(f"melanoma_utils.{name}") for name in ("train_config", "transforms"))
+    train_config, transforms = modules  # with torch: only a call that gets as far waits for it
+    train_config.make_config(parameters)
+    transforms.check_tta_views(parameters["TTA_VIEWS"])
 
 
 def resolve_paths(parameters: Mapping[str, object]) -> dict:

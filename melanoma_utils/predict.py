@@ -3,6 +3,8 @@
 import argparse
 import signal
 import sys
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +27,7 @@ from melanoma_utils.openvino_runtime import RUNTIMES, compile_openvino, is_openv
 from melanoma_utils.patient_table import describe_pictures
 from melanoma_utils.transforms import TTA_VIEWS
 
-SUFFIXES = {suffix for suffixes in IMAGE_SUFFIXES.values() for suffix in suffixes}
+SUFFIXES = {suffix for suffixes in IMAGE_SUFFIXES.values() for suffix in suffixes} | {".bmp", ".tif", ".tiff", ".webp"}
 CHUNK = 256  # images decoded and predicted at a time
 
 
@@ -66,37 +68,53 @@ def load_ensemble(path: str | Path) -> Ensemble:
     return Ensemble([model for model, _ in loaded], next(iter(wanted))[-1])
 
 
-def list_images(paths: Sequence[str | Path]) -> dict[str, Source]:
+def list_images(paths: Sequence[str | Path], log: Callable[[str], None] = lambda line: None) -> dict[str, Source]:
     """Returns image_name -> image file: of files, folders with all that is below them, zip archives.
 
-    An image's name is the file's without its ending, with the folders below the one given before it.
+    An image's name is the file's without its ending, with the folders below the one given before it; images that only
+    their endings tell apart keep these.
+
+    Args:
+        paths: what to look through.
+        log: called with a line about the files in folders and archives that are no images by their ending.
 
     Raises:
         FileNotFoundError: a path does not exist, or there is no image at all.
         ValueError: two images have the same name, or an archive is damaged.
     """
     images: dict[str, Source] = {}
-    for name, source in (pair for path in paths for pair in _list_named(Path(path))):
-        if name in images:
-            raise ValueError(f"two images are named {name!r}: {images[name]} and {source}; give them apart")
-        images[name] = source
+    passed_over: Counter[str] = Counter()
+    for path in map(Path, paths):
+        files = _list_files(path)
+        if path.is_dir() or path.suffix.lower() == ".zip":
+            passed_over.update(source.suffix or "no ending" for _, source in files
+                               if source.suffix.lower() not in SUFFIXES)
+            files = [(name, source) for name, source in files if source.suffix.lower() in SUFFIXES]
+        stems = [str(PurePosixPath(name).with_suffix("")) for name, _ in files]
+        n_named = Counter(stems)
+        for stem, (name, source) in zip(stems, files, strict=True):
+            image_name = stem if n_named[stem] == 1 else name
+            if image_name in images:
+                raise ValueError(f"two images are named {image_name!r}: {images[image_name]} and {source}; give them "
+                                 "apart")
+            images[image_name] = source
+    if passed_over:
+        log("passed over: " + ", ".join(f"{n:,} {suffix}" for suffix, n in sorted(passed_over.items())))
     if not images:
         raise FileNotFoundError(f"no images in {', '.join(map(str, paths))}: wanted files ending in {sorted(SUFFIXES)}")
     return images
 
 
-def _list_named(path: Path) -> list[tuple[str, Source]]:
-    """Returns (image_name, image file) of one path of `list_images`."""
+def _list_files(path: Path) -> list[tuple[str, Source]]:
+    """Returns (name below the path, file) of a folder's files but the hidden ones, of an archive's, or of the file."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     if path.is_dir():
-        found = [(str(p.relative_to(path)), p) for p in sorted(path.rglob("*")) if not p.name.startswith(".")]
-    elif path.suffix.lower() == ".zip":
-        found = [(member.name, member) for member in list_zip_members(path)]
-    else:
-        return [(path.stem, path)]
-    return [(str(PurePosixPath(name).with_suffix("")), source) for name, source in found
-            if source.suffix.lower() in SUFFIXES]
+        return [(p.relative_to(path).as_posix(), p) for p in sorted(path.rglob("*"))
+                if p.is_file() and not p.name.startswith(".")]
+    if path.suffix.lower() == ".zip":
+        return [(member.name, member) for member in list_zip_members(path)]
+    return [(path.name, path)]
 
 
 def predict_images(ensemble: Ensemble, images: Mapping[str, Source],
@@ -167,6 +185,15 @@ def _read_to_probs(model: str | Path, prevalence: float | None) -> Callable[[np.
     return partial(apply_calibration, read_calibration(folder / "calibration.json"), prevalence=prevalence)
 
 
+def _check_output(path: Path) -> None:
+    """Raises OSError where no file can be written at path: before hours of predicting, not after."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file, such as {path / 'predictions.csv'}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m melanoma_utils.predict", description=__doc__)
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="image files, folders, zip archives")
@@ -188,7 +215,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     a = _parse(arguments)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        ensemble, images = load_ensemble(a.model), list_images(a.images)
+        _check_output(Path(a.output))
+        ensemble, images = load_ensemble(a.model), list_images(a.images, log=print)
         to_probs = _read_to_probs(a.model, a.prevalence)
         if a.metadata and not Path(a.metadata).is_file():
             raise FileNotFoundError(f"{a.metadata} does not exist")
@@ -199,6 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             n_unknown = metadata_df[list(METADATA_COLUMNS)].isna().all(axis=1).sum()
             print(f"sex, age and site count as unknown for {n_unknown:,} of {len(images):,} images"
                   + ("" if a.metadata else " (no --metadata)"))
+        elif a.metadata:
+            print(f"{a.metadata} changes nothing: this model looks at pictures alone")
         device = pick_device(a.device)
         if is_openvino_wanted(a.runtime, device, len(images)):
             ensemble = ensemble.compile()

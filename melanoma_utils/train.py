@@ -31,9 +31,9 @@ def train(plan: Plan) -> None:
     if "FOLD" not in p:
         raise ValueError("FOLD is not given: say which fold to leave out, e.g. -p FOLD 0")
     folds_df, config = read_folds(folder / "folds.csv"), make_config(p)
-    keep_parameters(plan)
     lines = check_folds(folder, folds_df, p["DATA_DIR"], p["FOLD_STRATEGY"])
-    if os.environ.get("RANK", "0") == "0":  # torchrun's: one process speaks for all
+    if os.environ.get("RANK", "0") == "0":  # torchrun's: one process speaks and writes for all
+        keep_parameters(plan)
         print(*lines, sep="\n", flush=True)
     store = open_training_store(p["STORE_DIR"] or Path(p["OUTPUT_DIR"], "stores"), p["DATA_DIR"], p["EXTERNAL_DIR"],
                                 p["IMAGE_SIZE"], p["RESIZE_MODE"], p["CLEAN_STEPS"], with_test=bool(config.teachers))

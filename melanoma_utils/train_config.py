@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from melanoma_utils.backbones import check_arch
+from melanoma_utils.inference import PRECISIONS
 from melanoma_utils.models import ModelConfig
 from melanoma_utils.objective import TARGETS
 from melanoma_utils.transforms import AugmentConfig
@@ -45,7 +47,7 @@ class TrainConfig:
         n_frozen_layers: keep so many of the first convolutions as the weights brought them, with their batch norms.
         n_averaged_epochs: the model is the mean of the weights after each of so many last epochs (Izmailov et al. 2018,
             arXiv 1803.05407); 0 = the last epoch's. Makes sense with scheduler "none".
-        precision: "fp32" or "bf16".
+        precision: one of `inference.PRECISIONS`.
         seed: of weights, order and augmentation.
 
     Raises:
@@ -102,7 +104,8 @@ class TrainConfig:
                              "one or the other")
         if self.n_pseudo and not self.teachers:
             raise ValueError(f"N_PSEUDO is {self.n_pseudo}, but TEACHERS names no experiments that label test images")
-        for name, choices in {"target": TARGETS, "optimizer": tuple(OPTIMIZERS), "scheduler": SCHEDULERS}.items():
+        for name, choices in {"target": TARGETS, "optimizer": tuple(OPTIMIZERS), "scheduler": SCHEDULERS,
+                              "precision": tuple(PRECISIONS)}.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name.upper()} {getattr(self, name)!r} is not one of {choices}")
 
@@ -122,12 +125,13 @@ class TrainConfig:
 
 def make_config(parameters: Mapping[str, object]) -> TrainConfig:
     """Returns the configuration of notebook parameters such as N_EPOCHS, each named like its attribute; what they lack
-    is at its default, what else they hold is left out."""
+    is at its default, what else they hold is left out. Raises like `TrainConfig` and `backbones.check_arch`."""
     parameters = {**parameters, **{name: Path(str(parameters.get(name, ""))).name
                                    for name in ("START_FROM", "METADATA_FROM")}}
     parts = {cls: {f.name: tuple(value) if isinstance(value := parameters[f.name.upper()], list) else value
                    for f in fields(cls) if f.name.upper() in parameters}
              for cls in (ModelConfig, AugmentConfig, TrainConfig)}
+    check_arch(parts[ModelConfig].get("arch", ModelConfig.arch))
     return TrainConfig(model=ModelConfig(**parts[ModelConfig]), augment=AugmentConfig(**parts[AugmentConfig]),
                        **parts[TrainConfig])
 

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from melanoma_utils.epoch import build_accelerator, predict_together, train_epoch
+from melanoma_utils.epoch import build_accelerator, build_scaler, predict_together, train_epoch
 from melanoma_utils.files import write_bytes
 from melanoma_utils.folds import split_by_fold
 from melanoma_utils.freezing import BATCH_NORM, freeze_layers
@@ -172,6 +172,7 @@ class _Run:
         self.optimizer = OPTIMIZERS[config.optimizer](self.objective.parameters(), lr=config.lr,
                                                       weight_decay=config.weight_decay, **extra)
         self.scheduler = self._build_scheduler()
+        self.scaler = build_scaler(str(accelerator.device), config.precision)
 
     def _load_start(self, start: LesionClassifier) -> None:
         try:
@@ -207,7 +208,7 @@ class _Run:
         steps = self.scheduler.step if config.scheduler in ("one_cycle", "cosine") else lambda: None
         loss = train_epoch(self.prepared, self.samples["train"], self.optimizer, order, n_batches=self.n_batches,
                            image_size=config.size_of_epoch(epoch), augment=self.augment, after_step=steps,
-                           accelerator=self.accelerator, precision=config.precision)
+                           accelerator=self.accelerator, scaler=self.scaler, precision=config.precision)
         valid_loss, valid_auc = self._score("valid")
         row = {"epoch": epoch, "n_images": len(order), "lr": lr, "train_loss": loss, "valid_loss": valid_loss,
                "valid_auc": valid_auc}
@@ -231,7 +232,8 @@ class _Run:
 
     def _score(self, name: str) -> tuple[float, float]:
         samples = self.samples[name]
-        logits = predict_together(self.model, samples, self.accelerator, precision=self.config.precision)
+        logits = predict_together(self.model, samples, self.accelerator, self.config.batch_size,
+                                  precision=self.config.precision)
         loss = nn.functional.binary_cross_entropy_with_logits(torch.from_numpy(logits),
                                                               torch.from_numpy(samples.targets))
         return loss.item(), float(roc_auc_score(samples.targets, logits))
@@ -252,7 +254,8 @@ class _Run:
         buffer = io.BytesIO()
         torch.save({"identity": self._identify(), "history": self.history, "seconds": self.seconds,
                     "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-                    "scheduler": self.scheduler and self.scheduler.state_dict(), "best_state": self.best_state,
+                    "scheduler": self.scheduler and self.scheduler.state_dict(), "scaler": self.scaler.state_dict(),
+                    "best_state": self.best_state,
                     "classes": self.objective.classes and self.objective.classes.state_dict()}, buffer)
         write_bytes(path, buffer.getvalue())
 
@@ -275,6 +278,8 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
         log(f"fold {self.fold} continues after epoch {len(self.history)} of {self.config.n_epochs}")
 
     def _identify(self) -> dict:

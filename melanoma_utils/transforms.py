@@ -90,6 +90,12 @@ def build_augmentation(config: AugmentConfig) -> Callable[[torch.Tensor], torch.
     return augment
 
 
+def check_tta_views(n_views: int) -> None:
+    """Raises ValueError unless n_views is 1, 2, 4 or 8."""
+    if n_views not in TTA_VIEWS:
+        raise ValueError(f"TTA_VIEWS {n_views} is not one of {TTA_VIEWS}")
+
+
 def make_tta_views(images: torch.Tensor, n_views: int) -> list[torch.Tensor]:
     """Returns the first n_views of the eight flips and quarter turns of (N, 3, H, W) images, H = W.
 
@@ -98,8 +104,7 @@ def make_tta_views(images: torch.Tensor, n_views: int) -> list[torch.Tensor]:
     Raises:
         ValueError: n_views is not 1, 2, 4 or 8.
     """
-    if n_views not in TTA_VIEWS:
-        raise ValueError(f"TTA_VIEWS {n_views} is not one of {TTA_VIEWS}")
+    check_tta_views(n_views)
     views = [images, images.flip(3), images.flip(2), images.flip((2, 3))]
     views += [view.transpose(2, 3).contiguous(memory_format=torch.channels_last) for view in views if n_views == 8]
     return views[:n_views]

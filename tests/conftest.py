@@ -12,6 +12,7 @@ import torch
 
 from melanoma_utils.calibration import fit_calibration, write_calibration
 from melanoma_utils.competition import find_images, read_test, read_train
+from melanoma_utils.experiment import hash_checkpoints
 from melanoma_utils.files import write_csv, write_json
 from melanoma_utils.folds import create_folds
 from melanoma_utils.models import ModelConfig, build_model, save_checkpoint
@@ -107,5 +108,6 @@ def model_dir(tmp_path_factory):
     points_df = compute_operating_points(targets, logits, patients, 0.02, n_resamples=50)
     write_csv(folder / "operating_points.csv", points_df)
     write_csv(folder / "oof_scores.csv", pd.DataFrame({"target": targets, "logit": logits}))
-    write_json(folder / "metrics.json", {"prevalence": 0.02, "folds": [0, 1], "source": "nothing at all"})
+    write_json(folder / "metrics.json", {"prevalence": 0.02, "folds": [0, 1], "source": "nothing at all",
+                                         "checkpoints_sha256": hash_checkpoints(folder, [0, 1])})
     return folder

@@ -102,6 +102,8 @@ def drop(name, key):
     (lambda folder: (folder / "calibration.json").unlink(), FileNotFoundError, "calibration.json does not exist"),
     (lambda folder: (folder / "fold_1.safetensors").unlink(), ValueError, r"holds 1 checkpoints.*2 folds \[0, 1\]"),
     (lambda folder: [path.unlink() for path in folder.glob("fold_*")], FileNotFoundError, "holds no fold_"),
+    (lambda folder: shutil.copyfile(folder / "fold_0.safetensors", folder / "fold_1.safetensors"), ValueError,
+     r"metrics.json are those of other checkpoints than the ones there: run 04_evaluate_oof again"),
     (damage("fold_0.safetensors", b"\x08" + bytes(40)), ValueError, "fold_0.safetensors is damaged"),
     (damage("fold_0.safetensors", b""), ValueError, "fold_0.safetensors is damaged"),
     (damage("metrics.json", b"{"), ValueError, "metrics.json is not valid JSON"),

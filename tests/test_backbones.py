@@ -3,7 +3,7 @@ import safetensors.torch
 import torch
 import torchvision
 
-from melanoma_utils.backbones import build_backbone
+from melanoma_utils.backbones import build_backbone, check_arch
 
 MOBILENET = "torchvision/mobilenet_v2"
 SE_RESNEXT = "pretrainedmodels/se_resnext50_32x4d"
@@ -29,10 +29,23 @@ def test_an_arch_without_feature_maps_is_refused():
 
 @pytest.mark.parametrize(("arch", "hint"), [("timm/resnet10", "timm/resnet10t"),
                                             ("torchvision/mobilenetv2", "torchvision/mobilenet_v2"),
+                                            ("timm/resnet18.a1_in1kk", "timm/resnet18.a1_in1k"),
                                             ("pretrainedmodels/se_resnext50", "se_resnext50_32x4d")])
 def test_unknown_arch_suggests_the_nearest_names(arch, hint):
     with pytest.raises(ValueError, match=f"ARCH '{arch}' does not exist; nearest: .*{hint}"):
         build_backbone(arch, "none", 64)
+
+
+def test_a_name_without_its_library_is_refused_with_those_that_have_it():
+    with pytest.raises(ValueError, match=r"'resnet18' is not 'library/name' .*; nearest: .*torchvision/resnet18"):
+        check_arch("resnet18")
+    for arch in ("keras/resnet18", "timm/", "efficientnet-b0/"):
+        with pytest.raises(ValueError, match=rf"ARCH '{arch}' is not 'library/name'"):
+            check_arch(arch)
+
+
+def test_a_tag_of_timm_names_a_network():
+    check_arch("timm/tf_efficientnet_b4.ns_jft_in1k")
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "pth"])

@@ -1,4 +1,3 @@
-import os
 import shutil
 
 import numpy as np
@@ -37,7 +36,7 @@ def output_dir(finished, tmp_path):
 def test_evaluated_experiments_are_found(output_dir):
     assert find_experiments(output_dir) == ["elsewhere", "oracle", "tiny"] and find_experiments(output_dir / "no") == []
     write_json(output_dir / "unfinished" / "metrics.json", {"oof_auc": 0.5, "blend_of": ["tiny", "oracle"]})
-    os.utime(output_dir / "oracle" / "fold_1.safetensors")  # trained again
+    shutil.copy(output_dir / "oracle" / "fold_0.safetensors", output_dir / "oracle" / "fold_1.safetensors")  # another
     (output_dir / "elsewhere" / "oof_fold_0.csv").unlink()  # being trained again
     assert find_experiments(output_dir) == ["tiny"]
 
@@ -82,9 +81,11 @@ def test_targets_that_disagree_are_an_error(output_dir):
 
 
 def test_the_notebook_compares_all_experiments(output_dir, tmp_path):
+    shutil.copy(output_dir / "tiny" / "folds.csv", output_dir / "unfinished")
     process = run_pipeline("--notebook", "11_compare_experiments", "-r", "OUTPUT_DIR", output_dir, "-r", "REFERENCE",
                            "tiny", "--runs-dir", tmp_path / "runs", parameters=None)
     df = pd.read_csv(output_dir / "comparison.csv", index_col="experiment")
     assert list(df.index) == ["elsewhere", "oracle", "tiny"] and df.loc["oracle", "verdict"] == "better"
     assert "oracle: better (against tiny): +" in process.stdout and process.stderr == ""
+    assert "left out, not evaluated as they are trained now: unfinished (run 04" in process.stdout
     assert np.isfinite(df["oof_auc"]).all()

@@ -1,10 +1,10 @@
-import os
 import shutil
 
 import numpy as np
 import pytest
 
 from melanoma_utils.assessment import load_assessor
+from melanoma_utils.experiment import hash_checkpoints
 from melanoma_utils.export import export_model, main
 from melanoma_utils.files import read_json, write_json
 from melanoma_utils.folds import read_folds
@@ -36,8 +36,9 @@ def test_the_experiment_s_card_and_files_go_along_and_half_precision_is_told(exp
     assert "\n".join([title, *rest]).endswith(card.partition("\n")[2].rstrip()) and card.startswith(title + "\n")
     point = read_json(experiment_dir / "metrics.json")["operating_points"][0]
     assert f"| {point['sensitivity']:.1%} (" in card and f" | {point['specificity']:.1%} (" in card
-    for name in ("metrics.json", "parameters.json", "calibration.json", "operating_points.csv", "subgroups.csv",
-                 "oof_scores.csv"):
+    metrics, exported = (read_json(folder / "metrics.json") for folder in (experiment_dir, tmp_path))
+    assert exported == metrics | {"checkpoints_sha256": hash_checkpoints(tmp_path, [0, 1])}
+    for name in ("parameters.json", "calibration.json", "operating_points.csv", "subgroups.csv", "oof_scores.csv"):
         assert (tmp_path / name).read_bytes() == (experiment_dir / name).read_bytes()
 
 
@@ -66,8 +67,7 @@ def test_an_experiment_is_not_exported_onto_itself_or_with_another_s_figures(exp
     assert main([str(copy), str(tmp_path / "model")]) == 1
     assert "is not about the folds [0, 1] as they are trained now: run 04_evaluate_oof" in capsys.readouterr().err
     write_json(copy / "metrics.json", metrics)
-    newer = (copy / "metrics.json").stat().st_mtime_ns + 1
-    os.utime(copy / "fold_1.safetensors", ns=(newer, newer))
+    shutil.copyfile(copy / "fold_0.safetensors", copy / "fold_1.safetensors")
     assert main([str(copy), str(tmp_path / "model")]) == 1 and not (tmp_path / "model").exists()
     assert "is not about the folds [0, 1] as they are trained now" in capsys.readouterr().err
 
@@ -84,9 +84,10 @@ def test_an_export_that_was_stopped_is_no_model(experiment_dir, tmp_path, monkey
 def test_a_damaged_checkpoint_leaves_the_model_that_was_there(experiment_dir, tmp_path):
     export_model(experiment_dir, tmp_path / "model")
     copy = shutil.copytree(experiment_dir, tmp_path / "copy")
-    path, times = copy / "fold_1.safetensors", (copy / "fold_1.safetensors").stat()
+    path = copy / "fold_1.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    metrics = read_json(copy / "metrics.json")
+    write_json(copy / "metrics.json", metrics | {"checkpoints_sha256": hash_checkpoints(copy, [0, 1])})
     with pytest.raises(ValueError, match="is damaged"):
         export_model(copy, tmp_path / "model")
     load_assessor(tmp_path / "model")

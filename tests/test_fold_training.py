@@ -110,8 +110,8 @@ def test_a_teacher_is_imitated_and_must_not_have_seen_the_fold(first_dir, store,
 
 
 def test_more_processes_than_gpus_are_refused(store, folds_df, tmp_path):
-    with pytest.raises(ValueError, match=r"N_PROCESSES 9 is more than the \d GPUs .* the pipeline's --workers"):
-        run_fold(tmp_path, store, folds_df, 0, CONFIG, n_processes=9, log=quiet)
+    with pytest.raises(ValueError, match=r"N_PROCESSES 99 is more than the \d+ GPUs .* the pipeline's --workers"):
+        run_fold(tmp_path, store, folds_df, 0, CONFIG, device="cuda", n_processes=99, log=quiet)
 
 
 def test_external_images_in_the_folds_alone_are_refused(store, folds_df, tmp_path):

@@ -1,8 +1,10 @@
+import json
+
 import pytest
 import safetensors.torch
 import torch
 
-from melanoma_utils.models import ModelConfig, build_model, load_checkpoint, save_checkpoint
+from melanoma_utils.models import ModelConfig, build_model, load_checkpoint, read_checkpoint_config, save_checkpoint
 
 ARCHS = ("torchvision/mobilenet_v2", "timm/test_resnet", "timm/test_vit")
 LARGE_ARCHS = ("pretrainedmodels/se_resnext50_32x4d", "torchvision/resnext50_32x4d")
@@ -44,17 +46,31 @@ def test_the_same_bytes_for_the_same_model(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_unknown_library_is_refused():
-    with pytest.raises(ValueError, match="ARCH 'resnet18' is not 'library/name'"):
-        ModelConfig("resnet18")
-
-
 @pytest.mark.parametrize("n_bytes", [0, 5, 100, 5000])
 def test_a_checkpoint_cut_short_is_refused(tmp_path, n_bytes):
     save_checkpoint(tmp_path / "a", build_model(ModelConfig(ARCHS[1])), {})
     (tmp_path / "cut").write_bytes((tmp_path / "a").read_bytes()[:n_bytes])
     with pytest.raises(ValueError, match="cut is damaged or no checkpoint"):
         load_checkpoint(tmp_path / "cut")
+
+
+@pytest.mark.parametrize("position", [-1, -3000])
+def test_an_altered_checkpoint_is_refused(tmp_path, position):
+    save_checkpoint(tmp_path / "a", build_model(ModelConfig(ARCHS[1])), {})
+    content = bytearray((tmp_path / "a").read_bytes())
+    content[position] ^= 1
+    (tmp_path / "altered").write_bytes(content)
+    with pytest.raises(ValueError, match="altered is damaged: its weights are not those that were saved"):
+        load_checkpoint(tmp_path / "altered")
+
+
+def test_a_checkpoint_of_a_version_that_kept_no_checksum_is_read(tmp_path):
+    model = build_model(ModelConfig(ARCHS[1]))
+    save_checkpoint(tmp_path / "a", model, {})
+    config = {k: v for k, v in read_checkpoint_config(tmp_path / "a").items() if k != "tensors_sha256"}
+    safetensors.torch.save_file(safetensors.torch.load_file(tmp_path / "a"), tmp_path / "older",
+                                {"config": json.dumps(config)})
+    assert torch.equal(load_checkpoint(tmp_path / "older")[0].head.weight, model.head.weight)
 
 
 def test_weights_are_no_checkpoint(tmp_path):

@@ -8,6 +8,7 @@ from conftest import ROOT
 
 from melanoma_utils.parameters import check_parameters, read_notebook_defaults, read_parameters
 from melanoma_utils.plan import STEPS
+from melanoma_utils.train_config import make_config
 
 NOTEBOOKS = sorted([*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("EDA/*.ipynb")])
 
@@ -39,6 +40,7 @@ def test_parameter_files_hold_known_parameters(path):
     defaults = {step: read_notebook_defaults(ROOT / "notebooks" / f"{step}.ipynb") for step in STEPS}
     given = read_parameters([path])
     assert check_parameters(given, defaults) == given and given["EXPERIMENT"] == path.stem
+    make_config({name: value for known in defaults.values() for name, value in known.items()} | given)
 
 
 @pytest.mark.parametrize(("name", "written"), [

@@ -4,6 +4,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from melanoma_utils import predict
 from melanoma_utils.calibration import apply_calibration, read_calibration
@@ -115,6 +116,7 @@ def test_bad_files_are_reported_and_the_rest_is_done(experiment_dir, data_dir, t
     assert pd.read_csv(out)["image_name"].tolist() == ["visit 2/Läsion 1"]
     said = capsys.readouterr()
     assert "not predicted" in said.err and "empty.png is empty (0 bytes)" in said.err and "notes" not in said.err
+    assert "passed over: 1 .txt\n" in said.out
 
 
 def test_when_nothing_can_be_read_the_table_is_empty(experiment_dir, tmp_path):
@@ -133,8 +135,10 @@ def test_images_come_from_archives_and_must_be_told_apart(data_dir, tmp_path):
         list_images([path, path.parent])
     shutil.copy(path, tmp_path / "a.jpg")
     shutil.copy(path, tmp_path / "a.JPEG")
-    with pytest.raises(ValueError, match="two images are named 'a'"):
-        list_images([tmp_path])
+    shutil.copy(path, tmp_path / "b.png")
+    Image.open(path).save(tmp_path / "c.webp")
+    (tmp_path / "a.zip").unlink()
+    assert set(list_images([tmp_path])) == {"a.jpg", "a.JPEG", "b", "c"}
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         list_images([tmp_path / "nowhere"])
     (tmp_path / "none").mkdir()
@@ -168,12 +172,14 @@ def test_metadata_are_used_by_name_and_unknown_ones_are_said(data_dir, tmp_path,
     (["--model", "{empty}"], "holds no fold_"),
     (["--model", "{model}", "--metadata", "nowhere.csv"], "nowhere.csv does not exist"),
     (["--model", "{model}", "--device", "cuda:9"], "torch sees no GPU"),
+    (["--model", "{model}", "-o", "{empty}"], "is a folder: name a file, such as"),
+    (["--model", "{model}", "-o", "{model}/metrics.json/p.csv"], "metrics.json"),
 ])
 def test_what_is_wrong_is_one_line(experiment_dir, data_dir, tmp_path, capsys, arguments, message):
     if "cuda:9" in arguments and predict.pick_device() == "cuda":
         pytest.skip("this machine has a GPU")
     filled = [a.format(empty=tmp_path, model=experiment_dir) for a in arguments]
-    assert main([str(data_dir / "jpeg" / "test"), *filled, "-o", str(tmp_path / "out.csv")]) == 1
+    assert main([str(data_dir / "jpeg" / "test"), "-o", str(tmp_path / "out.csv"), *filled]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: ") and message in said and said.count("\n") == 1
     assert not (tmp_path / "out.csv").exists()

@@ -26,23 +26,28 @@ def train_with(n_processes, folder, data_dir, *arguments):
 
 @pytest.fixture(scope="module")
 def trained(data_dir, tmp_path_factory):
-    """The folders of a fold that one process and that two have trained."""
+    """The folders of a fold that one process has trained, that two of torchrun's have, and that two have which
+    03_train_fold has started by notebook_launcher."""
     first = tmp_path_factory.mktemp("one")
     run_pipeline(*place(first, data_dir), "-y", PLAIN, "--steps", "01-02")
-    second = shutil.copytree(first, tmp_path_factory.mktemp("two") / "copy")
+    second, third = (shutil.copytree(first, tmp_path_factory.mktemp(name) / "copy") for name in ("two", "launched"))
     for n, folder in ((1, first), (2, second)):
         done = train_with(n, folder, data_dir)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("epoch  3/3") == 1  # one process speaks for all
-    return [folder / "output" / "tiny" for folder in (first, second)]
+    launched = ["-y", PLAIN, "-p", "FOLD", "1", "-p", "N_PROCESSES", "2", "-r", "DEVICE", "cpu", "--steps", "03"]
+    done = run_pipeline(*place(third, data_dir), *launched)
+    assert "Launching training on 2 " in done.stdout and done.stdout.count("epoch  3/3") == 1
+    return [folder / "output" / "tiny" for folder in (first, second, third)]
 
 
 def test_two_processes_train_what_one_trains(trained):
     """The batches are ragged: 7 images are 4 and 3 for two processes."""
-    ours, theirs = (pd.read_csv(folder / "oof_fold_1.csv").set_index("image_name")["logit"] for folder in trained)
-    assert (ours - theirs[ours.index]).abs().max() < 1e-4 and ours.std() > 0
-    losses = [pd.read_csv(folder / "history_fold_1.csv")["train_loss"] for folder in trained]
-    assert (losses[0] - losses[1]).abs().max() < 1e-4
+    one, *others = (pd.read_csv(folder / "oof_fold_1.csv").set_index("image_name")["logit"] for folder in trained)
+    losses, *others_losses = (pd.read_csv(folder / "history_fold_1.csv")["train_loss"] for folder in trained)
+    for other, other_losses in zip(others, others_losses, strict=True):
+        assert (one - other[one.index]).abs().max() < 1e-4 and one.std() > 0
+        assert (losses - other_losses).abs().max() < 1e-4
 
 
 def test_the_auc_of_two_processes_is_that_of_all_their_images(trained):

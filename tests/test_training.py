@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
-from melanoma_utils import training
+from melanoma_utils import epoch, training
 from melanoma_utils.competition import encode_metadata
 from melanoma_utils.inference import Samples, predict_logits
 from melanoma_utils.models import ModelConfig, build_model
@@ -42,12 +42,13 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize(("scheduler", "n_averaged_epochs"), [("one_cycle", 0), ("cosine", 0), ("plateau", 0),
-                                                              ("none", 3)])
+@pytest.mark.parametrize(("scheduler", "n_averaged_epochs", "precision"), [
+    ("one_cycle", 0, "fp32"), ("cosine", 0, "fp32"), ("plateau", 0, "fp32"), ("none", 3, "fp32"),
+    ("one_cycle", 0, "fp16")])
 def test_killed_in_an_epoch_it_continues_to_the_same_bits(store, folds_df, tmp_path, monkeypatch, scheduler,
-                                                          n_averaged_epochs):
+                                                          n_averaged_epochs, precision):
     config = replace(CONFIG, scheduler=scheduler, early_stopping_patience=2 if scheduler == "plateau" else 0,
-                     n_averaged_epochs=n_averaged_epochs)
+                     n_averaged_epochs=n_averaged_epochs, precision=precision)
     whole, whole_df, _ = train_fold(store, folds_df, 0, config, tmp_path / "whole.pt", log=quiet)
     train_epoch, calls = training.train_epoch, []
 
@@ -199,18 +200,52 @@ def test_a_loss_that_is_not_finite_is_loud_and_keeps_the_last_good_state(store, 
         assert len(state["history"]) == len(lines) and np.isfinite(state["history"][-1]["train_loss"])
 
 
-def test_a_gradient_that_is_not_finite_is_loud(store, folds_df, tmp_path, monkeypatch):
-    forward = training.Objective.forward
+def explode(objective_forward, n_times):
+    """Returns an Objective.forward whose gradients are infinite for so many times, as where fp16 overflows."""
+    calls = []
 
-    def explode(self, *arguments):
-        loss = forward(self, *arguments)
-        loss.register_hook(lambda gradient: gradient * float("inf"))
+    def forward(self, *arguments):
+        loss = objective_forward(self, *arguments)
+        calls.append(1)
+        if len(calls) <= n_times:
+            loss.register_hook(lambda gradient: gradient * float("inf"))
         return loss
+    return forward
 
-    monkeypatch.setattr(training.Objective, "forward", explode)
+
+def test_a_gradient_that_is_not_finite_is_loud(store, folds_df, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.Objective, "forward", explode(training.Objective.forward, 1))
     with pytest.raises(ValueError, match=r"the gradient is (inf|nan) in step 1 of \d+: lower LR"):
         train_fold(store, folds_df, 0, CONFIG, tmp_path / "p.pt", log=quiet)
     assert not (tmp_path / "p.pt").exists()
+
+
+def test_fp16_leaves_out_a_step_that_overflows_and_goes_on(store, folds_df, tmp_path, monkeypatch):
+    config = replace(CONFIG, precision="fp16")
+    whole, _, _ = train_fold(store, folds_df, 0, config, tmp_path / "whole.pt", log=quiet)
+    monkeypatch.setattr(training.Objective, "forward", explode(training.Objective.forward, 2))
+    model, history_df, _ = train_fold(store, folds_df, 0, config, tmp_path / "p.pt", log=quiet)
+    assert all(torch.isfinite(p).all() for p in model.parameters()) and not states_equal(whole, model)
+    assert history_df["train_loss"].iloc[-1] < history_df["train_loss"].iloc[0]
+
+
+def test_fp16_gives_up_where_every_gradient_overflows(store, folds_df, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.Objective, "forward", explode(training.Objective.forward, 1000))
+    with pytest.raises(ValueError, match=r"the gradient is (inf|nan) in step \d+ of \d+: lower LR .* PRECISION='fp32'"):
+        train_fold(store, folds_df, 0, replace(CONFIG, precision="fp16", batch_size=2), tmp_path / "p.pt", log=quiet)
+
+
+def test_too_little_memory_while_scoring_says_which_batch_size_to_try(store, folds_df, tmp_path, monkeypatch):
+    sizes = []
+
+    def fail(*arguments, batch_size, **options):
+        sizes.append(batch_size)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(epoch, "predict_logits", fail)
+    with pytest.raises(MemoryError, match="8 images at a time do not fit into memory: try BATCH_SIZE 4 or"):
+        train_fold(store, folds_df, 0, replace(CONFIG, batch_size=8), tmp_path / "p.pt", log=quiet)
+    assert sizes == [8]
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"),
@@ -289,8 +324,9 @@ def test_values_out_of_range_are_named(name, value):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
-def test_training_on_a_gpu(store, folds_df, tmp_path):
-    model, history_df, _ = train_fold(store, folds_df, 0, replace(CONFIG, precision="bf16"), tmp_path / "p.pt",
+def test_training_on_a_gpu(store, folds_df, tmp_path, precision):
+    model, history_df, _ = train_fold(store, folds_df, 0, replace(CONFIG, precision=precision), tmp_path / "p.pt",
                                       accelerator=training.build_accelerator("cuda"), log=quiet)
     assert np.isfinite(history_df["valid_auc"]).all() and next(model.parameters()).is_cuda
