@@ -104,7 +104,7 @@ class ZipMember:
         with zipfile.ZipFile(open_source(self.archive)) as archive:  # not kept open: the memory is to be free again
             info = archive.getinfo(self.name)
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise NotImplementedError("it is packed in a way that is not read: make an ordinary zip archive")
+                raise zipfile.BadZipFile("it is packed in a way that is not read: make an ordinary zip archive")
             if info.file_size != self.n_bytes:
                 raise zipfile.BadZipFile(f"two files of this name, of {self.n_bytes} and {info.file_size} bytes")
             with archive.open(info) as file:

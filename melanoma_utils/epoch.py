@@ -111,22 +111,29 @@ def train_epoch(objective: Objective, samples: Samples, optimizer: torch.optim.O
                 loss = objective(images, metadata, targets, diagnoses) * (len(own) * world / len(part))
             mean_loss = accelerator.reduce(loss.detach(), "mean").item()  # over the batch of all processes
             _check_finite("loss", mean_loss, optimizer, f"step {step + 1} of {n_batches}")
-            optimizer.zero_grad(set_to_none=True)
-            accelerator.backward(scaler.scale(loss))
-            scaler.unscale_(optimizer)
-            norm = nn.utils.get_total_norm([p.grad for p in objective.parameters() if p.grad is not None]).item()
-            scale = scaler.get_scale()
-            if scale <= 1:  # with a larger one it is left to the scaler
-                _check_finite("gradient", norm, optimizer, f"step {step + 1} of {n_batches}")
-            scaler.step(optimizer)
-            scaler.update()
-        if scaler.get_scale() >= scale:  # else the step was left out
+            is_done = _take_step(loss, objective, optimizer, accelerator, scaler, f"step {step + 1} of {n_batches}")
+        if is_done:
             after_step()
         total += mean_loss * len(part)
     if world > 1:  # each process has counted the batch norms' mean and variance over its own images
         for buffer in objective.buffers():
             broadcast(buffer, from_process=0)
     return total / len(order)
+
+
+def _take_step(loss: torch.Tensor, objective: Objective, optimizer: torch.optim.Optimizer, accelerator: Accelerator,
+               scaler: torch.amp.GradScaler, step: str) -> bool:
+    """Changes the parameters by the gradient of a loss; returns whether it did, or the scaler left it out."""
+    optimizer.zero_grad(set_to_none=True)
+    accelerator.backward(scaler.scale(loss))
+    scaler.unscale_(optimizer)
+    norm = nn.utils.get_total_norm([p.grad for p in objective.parameters() if p.grad is not None]).item()
+    scale = scaler.get_scale()
+    if scale <= 1:  # with a larger one it is left to the scaler
+        _check_finite("gradient", norm, optimizer, step)
+    scaler.step(optimizer)
+    scaler.update()
+    return scaler.get_scale() >= scale
 
 
 def _check_finite(name: str, value: float, optimizer: torch.optim.Optimizer, step: str) -> None:

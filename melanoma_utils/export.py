@@ -23,8 +23,8 @@ def export_model(experiment_dir: str | Path, model_dir: str | Path) -> float:
 
     Raises:
         FileNotFoundError: a fold is not trained, or the experiment not evaluated.
-        ValueError: a checkpoint is damaged or of other folds, the evaluation is of other folds than are trained, or
-            older than one of them, or the two folders are the same.
+        ValueError: a checkpoint is damaged or of other folds, the evaluation is of other folds or checkpoints
+            than are there, or the two folders are the same.
     """
     experiment_dir, model_dir = Path(experiment_dir), Path(model_dir)
     for name in ("metrics.json", *FILES, CARD_NAME):

@@ -87,6 +87,7 @@ def open_training_store(stores_dir: str | Path, data_dir: str | Path, external_d
         with_test: whether the test images come along.
     """
     def open_split(folder: str | Path, split: str) -> ImageStore:
+        """Returns the store of a part of a data folder."""
         name = name_store(folder, image_size, resize_mode, clean_steps)
         return open_store(Path(stores_dir) / name / split, image_size)
 

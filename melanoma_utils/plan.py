@@ -147,10 +147,9 @@ def make_plan(given: Mapping[str, object], runs_dir: str | Path = "runs") -> Pla
 
 def _check_training(parameters: Mapping[str, object]) -> None:
     """Raises ValueError where a parameter of the training is out of range, before an hour of decoding."""
-    modules = (importlib.import_module(f"melanoma_utils.{name}") for name in ("train_config", "transforms"))
-    train_config, transforms = modules  # with torch: only a call that gets as far waits for it
-    train_config.make_config(parameters)
-    transforms.check_tta_views(parameters["TTA_VIEWS"])
+    # they import torch: only a call that gets as far waits for it
+    importlib.import_module("melanoma_utils.train_config").make_config(parameters)
+    importlib.import_module("melanoma_utils.transforms").check_tta_views(parameters["TTA_VIEWS"])
 
 
 def resolve_paths(parameters: Mapping[str, object]) -> dict:
