@@ -99,7 +99,11 @@ def describe(files: PatientFiles, sex: str | None, age: float | None) -> pd.Data
             table_df = read_patient_table(source)
         except ValueError as error:
             files.problems.append(f"{str(error).rstrip('.')}.")
-    known_df, problems = describe_pictures(list(files.pictures), table_df, sex, age)
+    try:
+        known_df, problems = describe_pictures(list(files.pictures), table_df, sex, age)
+    except ValueError as error:
+        known_df, problems = describe_pictures(list(files.pictures), None, sex, age)
+        problems.append(f"The table is left out: {error}.")
     files.problems.extend(problems)
     patients = sorted(known_df["patient_id"].dropna().unique())
     if len(patients) < 2:

@@ -1,13 +1,14 @@
 """What a table that somebody gives says of the pictures beside it: sex, age and site of each."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from posixpath import basename, splitext
 
 import pandas as pd
 
 from melanoma_utils.archives import MemoryFile, ZipMember
-from melanoma_utils.competition import IMAGE_SUFFIXES, METADATA_COLUMNS, SEXES, SITES, read_table
+from melanoma_utils.competition import METADATA_COLUMNS, SEXES, SITES, read_table
+from melanoma_utils.image_files import SUFFIXES
 
 TABLE_COLUMNS = ["image_name", "patient_id", *METADATA_COLUMNS]
 MAX_AGE = 120  # years
@@ -20,18 +21,15 @@ def read_patient_table(source: MemoryFile | ZipMember) -> pd.DataFrame:
         source: the file, in memory or in an archive.
 
     Returns:
-        (N, 5) columns image_name (without the ending of a file), patient_id, sex, age_approx (years) and
-        anatom_site_general_challenge; None or NaN where nothing is said.
+        (N, 5) columns image_name, patient_id, sex, age_approx (years) and anatom_site_general_challenge; None or NaN
+        where nothing is said.
 
     Raises:
         ValueError: it is no table, or one without image_name, with an empty or repeated one, or an age that is no
             number.
     """
     file = MemoryFile(str(source), source.read_bytes())
-    df = read_table(file, ("image_name",)).reindex(columns=TABLE_COLUMNS)
-    is_file = df["image_name"].str.lower().str.endswith(sum(IMAGE_SUFFIXES.values(), ()))
-    names = df["image_name"].where(~is_file, df["image_name"].map(lambda name: splitext(name)[0]))
-    return df.assign(image_name=names, age_approx=df["age_approx"].astype(float))
+    return read_table(file, ("image_name",)).reindex(columns=TABLE_COLUMNS).astype({"age_approx": float})
 
 
 def describe_pictures(names: Sequence[str], table_df: pd.DataFrame | None, sex: str | None = None,
@@ -39,16 +37,20 @@ def describe_pictures(names: Sequence[str], table_df: pd.DataFrame | None, sex: 
     """Returns what is known of each picture, and a sentence on each thing that is passed over.
 
     Args:
-        names: of the pictures; where one has folders, the table may name it without them, unless that would mean two.
+        names: of the pictures; where one has folders, the table may name it without them, unless that would mean two;
+            the table may name the files, with their endings.
         table_df: of `read_patient_table`; None: there is none.
         sex, age: of the person (years), which go before what the table says; None: as in the table.
 
     Returns:
         (N, 4) table by image_name with the columns patient_id and `METADATA_COLUMNS`, missing where unknown; sentences.
+
+    Raises:
+        ValueError: the table has two rows for one picture.
     """
     index, problems = pd.Index(names, name="image_name"), []
     table_df = pd.DataFrame(columns=TABLE_COLUMNS) if table_df is None else table_df
-    by_name = table_df.set_index("image_name")
+    by_name = table_df.set_index(_drop_endings(table_df["image_name"], set(names))).drop(columns="image_name")
     n_alike = Counter(basename(name) for name in names)
     keys = [name if name in by_name.index or n_alike[basename(name)] > 1 else basename(name)
             for name in names]
@@ -62,6 +64,15 @@ def describe_pictures(names: Sequence[str], table_df: pd.DataFrame | None, sex: 
     problems += _drop_unknown(df, "age_approx", df["age_approx"].between(0, MAX_AGE), f"is not in 0 to {MAX_AGE} years")
     df["sex"], df["age_approx"] = (df["sex"] if sex is None else sex), (df["age_approx"] if age is None else float(age))
     return df.astype({"age_approx": float}), problems
+
+
+def _drop_endings(rows: pd.Series, names: Collection[str]) -> pd.Index:
+    """Returns the names of a table's rows without the endings of image files, but for pictures that keep theirs."""
+    stems = pd.Index([splitext(row)[0] if row not in names and row.lower().endswith(tuple(SUFFIXES)) else row
+                      for row in rows], dtype=object)
+    if stems.has_duplicates:
+        raise ValueError(f"the table has two rows for the picture {stems[stems.duplicated()][0]!r}: leave one out")
+    return stems
 
 
 def _drop_unknown(df: pd.DataFrame, column: str, is_known: pd.Series, what: str) -> list[str]:

@@ -4,22 +4,22 @@ import argparse
 import signal
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from scipy.special import expit
 
-from melanoma_utils.archives import Source, list_zip_members
+from melanoma_utils.archives import Source
 from melanoma_utils.calibration import apply_calibration, read_calibration
-from melanoma_utils.competition import IMAGE_SUFFIXES, METADATA_COLUMNS, encode_metadata, read_table
+from melanoma_utils.competition import METADATA_COLUMNS, encode_metadata, read_table
 from melanoma_utils.evaluation import check_prevalence
 from melanoma_utils.files import write_csv
+from melanoma_utils.image_files import list_images
 from melanoma_utils.images import load_at_sizes
 from melanoma_utils.inference import Forward, Samples, pick_device, predict_logits
 from melanoma_utils.models import LesionClassifier, load_checkpoint
@@ -27,7 +27,6 @@ from melanoma_utils.openvino_runtime import RUNTIMES, compile_openvino, is_openv
 from melanoma_utils.patient_table import describe_pictures
 from melanoma_utils.transforms import TTA_VIEWS
 
-SUFFIXES = {suffix for suffixes in IMAGE_SUFFIXES.values() for suffix in suffixes} | {".bmp", ".tif", ".tiff", ".webp"}
 CHUNK = 256  # images decoded and predicted at a time
 
 
@@ -68,53 +67,6 @@ def load_ensemble(path: str | Path) -> Ensemble:
     return Ensemble([model for model, _ in loaded], next(iter(wanted))[-1])
 
 
-def list_images(paths: Sequence[str | Path], log: Callable[[str], None] = lambda line: None) -> dict[str, Source]:
-    """Returns image_name -> image file: of files, folders with all that is below them, zip archives.
-
-    An image's name is the file's without its ending, with the folders below the one given before it; images that only
-    their endings tell apart keep these.
-
-    Args:
-        paths: what to look through.
-        log: called with a line about the files in folders and archives that are no images by their ending.
-
-    Raises:
-        FileNotFoundError: a path does not exist, or there is no image at all.
-        ValueError: two images have the same name, or an archive is damaged.
-    """
-    images: dict[str, Source] = {}
-    passed_over: Counter[str] = Counter()
-    for path in map(Path, paths):
-        files = _list_files(path)
-        if path.is_dir() or path.suffix.lower() == ".zip":
-            passed_over.update(source.suffix or "no ending" for _, source in files
-                               if source.suffix.lower() not in SUFFIXES)
-            files = [(name, source) for name, source in files if source.suffix.lower() in SUFFIXES]
-        stems = [str(PurePosixPath(name).with_suffix("")) for name, _ in files]
-        n_named = Counter(stems)
-        for stem, (name, source) in zip(stems, files, strict=True):
-            image_name = stem if n_named[stem] == 1 else name
-            if image_name in images:
-                raise ValueError(f"two images are named {image_name!r}: {images[image_name]} and {source}; give them "
-                                 "apart")
-            images[image_name] = source
-    if passed_over:
-        log("passed over: " + ", ".join(f"{n:,} {suffix}" for suffix, n in sorted(passed_over.items())))
-    if not images:
-        raise FileNotFoundError(f"no images in {', '.join(map(str, paths))}: wanted files ending in {sorted(SUFFIXES)}")
-    return images
-
-
-def _list_files(path: Path) -> list[tuple[str, Source]]:
-    """Returns (name below the path, file) of a folder's files but the hidden ones, of an archive's, or of the file."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
-    if path.is_dir():
-        return [(p.relative_to(path).as_posix(), p) for p in sorted(path.rglob("*"))
-                if p.is_file() and not p.name.startswith(".")]
-    if path.suffix.lower() == ".zip":
-        return [(member.name, member) for member in list_zip_members(path)]
-    return [(path.name, path)]
 
 
 def predict_images(ensemble: Ensemble, images: Mapping[str, Source],

@@ -111,3 +111,8 @@ def model_dir(tmp_path_factory):
     write_json(folder / "metrics.json", {"prevalence": 0.02, "folds": [0, 1], "source": "nothing at all",
                                          "checkpoints_sha256": hash_checkpoints(folder, [0, 1])})
     return folder
+
+
+def read_texts(fig):
+    """Returns every text of a chart's axes but the tick labels."""
+    return [text.get_text() for ax in fig.axes for text in ax.texts]

@@ -177,9 +177,14 @@ def test_a_table_beside_the_pictures_is_used(page, fast_models, downloads):
     assert fast_models[-1]["sex"].tolist() == ["male"] and fast_models[-1]["age_approx"].tolist() == [70]
 
 
-def test_a_broken_table_is_named_and_the_pictures_are_done(page, fast_models):
-    at = upload(page, [*PICTURES, ("table.csv", b"name;sex\na;b")])
-    assert "table.csv: column 'image_name' is missing" in read_words(at) and len(read_table(at)) == 4
+@pytest.mark.parametrize(("content", "message"), [
+    (b"name;sex\na;b", "table.csv: column 'image_name' is missing"),
+    (b"image_name,sex\ndark.jpg,male\ndark.png,female", "The table is left out: the table has two rows for the picture "
+                                                        "'dark': leave one out"),
+])
+def test_a_broken_table_is_named_and_the_pictures_are_done(page, fast_models, content, message):
+    at = upload(page, [*PICTURES, ("table.csv", content)])
+    assert message in read_words(at) and len(read_table(at)) == 4
 
 
 def test_several_persons_are_not_compared_with_each_other(page, fast_models):

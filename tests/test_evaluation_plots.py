@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
+from conftest import read_texts
 
 from melanoma_utils import evaluation_plots
 from melanoma_utils.plots import COLORS
@@ -16,11 +16,6 @@ def scored() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     folds = np.arange(200) % 5
     targets = ((rng.random(200) < 0.3) & (folds != 4)).astype(int)
     return targets, np.clip(0.3 * targets + 0.7 * rng.random(200), 0, 1), folds
-
-
-def read_texts(fig: Figure) -> list[str]:
-    """Returns every text of the axes but the tick labels."""
-    return [text.get_text() for ax in fig.axes for text in ax.texts]
 
 
 def test_roc_runs_from_corner_to_corner_and_shows_the_auc(scored):

@@ -8,7 +8,8 @@ from melanoma_utils.experiment import hash_checkpoints
 from melanoma_utils.export import export_model, main
 from melanoma_utils.files import read_json, write_json
 from melanoma_utils.folds import read_folds
-from melanoma_utils.predict import list_images, load_ensemble, predict_images
+from melanoma_utils.image_files import list_images
+from melanoma_utils.predict import load_ensemble, predict_images
 
 
 @pytest.fixture

@@ -51,6 +51,14 @@ def test_folders_need_no_mention_unless_that_would_mean_two_pictures():
     assert df.isna().all(axis=None) and problems[0].startswith("3 of 3 rows")
 
 
+def test_a_table_may_name_the_files():
+    table_df = read(b"image_name,sex\na.webp,male\nleft/b.TIF,female\nc.jpg,female\nc.png,male\n")
+    df, problems = describe_pictures(["a", "left/b", "c.jpg", "c.png"], table_df)  # these two keep their endings
+    assert df["sex"].tolist() == ["male", "female", "female", "male"] and not problems
+    with pytest.raises(ValueError, match="two rows for the picture 'c': leave one out"):
+        describe_pictures(["a", "c"], table_df)
+
+
 def test_words_that_no_model_knows_are_told_and_unknown():
     content = b"image_name,sex,age_approx,anatom_site_general_challenge\na,F,450,arm\nb,F,30,torso\n"
     df, problems = describe_pictures(["a", "b"], read(content))

@@ -1,17 +1,16 @@
 import shutil
-import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from melanoma_utils import predict
 from melanoma_utils.calibration import apply_calibration, read_calibration
 from melanoma_utils.competition import read_test
 from melanoma_utils.export import export_model
+from melanoma_utils.image_files import list_images
 from melanoma_utils.models import ModelConfig, build_model, save_checkpoint
-from melanoma_utils.predict import list_images, load_ensemble, main, predict_images
+from melanoma_utils.predict import load_ensemble, main, predict_images
 
 
 @pytest.fixture
@@ -125,34 +124,14 @@ def test_when_nothing_can_be_read_the_table_is_empty(experiment_dir, tmp_path):
     assert df.empty and list(df) == ["image_name", "probability", "lowest", "highest"] and set(bad) == {"a"}
 
 
-def test_images_come_from_archives_and_must_be_told_apart(data_dir, tmp_path):
-    path = next((data_dir / "jpeg" / "test").iterdir())
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.write(path, "one/x.jpg")
-        archive.write(path, "two/x.jpg")
-    assert list(list_images([tmp_path / "a.zip"])) == ["one/x", "two/x"]
-    with pytest.raises(ValueError, match=f"two images are named '{path.stem}'"):
-        list_images([path, path.parent])
-    shutil.copy(path, tmp_path / "a.jpg")
-    shutil.copy(path, tmp_path / "a.JPEG")
-    shutil.copy(path, tmp_path / "b.png")
-    Image.open(path).save(tmp_path / "c.webp")
-    (tmp_path / "a.zip").unlink()
-    assert set(list_images([tmp_path])) == {"a.jpg", "a.JPEG", "b", "c"}
-    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
-        list_images([tmp_path / "nowhere"])
-    (tmp_path / "none").mkdir()
-    with pytest.raises(FileNotFoundError, match="no images in"):
-        list_images([tmp_path / "none"])
-
-
 def test_metadata_are_used_by_name_and_unknown_ones_are_said(data_dir, tmp_path, capsys):
     config = ModelConfig("timm/test_resnet", image_size=32, use_metadata=True)
     model = build_model(config)
     model.metadata.weight.data.uniform_(0.5, 2)
     save_checkpoint(tmp_path / "fold_0.safetensors", model, {})
     test_df = read_test(data_dir)
-    test_df.iloc[::-1].iloc[:-1].to_csv(tmp_path / "metadata.csv", index=False)  # another order, one image missing
+    rows_df = test_df.iloc[::-1].iloc[:-1]  # another order, one image missing
+    rows_df.assign(image_name=rows_df["image_name"] + ".jpg").to_csv(tmp_path / "metadata.csv", index=False)
     arguments = [str(data_dir / "jpeg" / "test"), "--model", str(tmp_path), "--tta-views", "1", "-o"]
     assert main([*arguments, str(tmp_path / "without.csv")]) == 0
     assert "unknown for 24 of 24 images (no --metadata)" in capsys.readouterr().out

@@ -76,18 +76,19 @@ def pick_rows(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 
 def draw_classes(tables: dict[str, pd.DataFrame], source: str) -> list[Figure]:
     """Returns charts of how rare melanomas are and of what the tables lack."""
-    from melanoma_utils import plots, table_summaries
+    from melanoma_utils import plots, table_plots, table_summaries
 
     charts = [plots.plot_bars({name: counts}, f"Classes: {sum(counts.values()):,} {name}", source)
               for name, counts in table_summaries.count_classes(tables["train"]).items()]
     if "test" in tables:
-        charts.append(plots.plot_shares({"empty": table_summaries.share_missing(tables)}, "Missing values", source))
+        shares = table_summaries.share_missing(tables)
+        charts.append(table_plots.plot_shares({"empty": shares}, "Missing values", source))
     return charts
 
 
 def draw_columns(tables: dict[str, pd.DataFrame], source: str) -> list[Figure]:
     """Returns a chart a column: images and share of melanomas by its values."""
-    from melanoma_utils.plots import plot_melanoma_rate
+    from melanoma_utils.table_plots import plot_melanoma_rate
 
     columns = {"sex": "Sex", "anatom_site_general_challenge": "Site", "age_approx": "Age", "diagnosis": "Diagnosis"}
     return [plot_melanoma_rate(tables["train"], column, title, source, True) for column, title in columns.items()]
@@ -95,7 +96,7 @@ def draw_columns(tables: dict[str, pd.DataFrame], source: str) -> list[Figure]:
 
 def draw_pairs(tables: dict[str, pd.DataFrame], source: str) -> list[Figure]:
     """Returns charts of two columns at a time."""
-    from melanoma_utils.plots import plot_rate_heatmap
+    from melanoma_utils.table_plots import plot_rate_heatmap
     from melanoma_utils.table_summaries import name_decades
 
     df = tables["train"].assign(age_group=name_decades(tables["train"]["age_approx"]))
@@ -105,23 +106,23 @@ def draw_pairs(tables: dict[str, pd.DataFrame], source: str) -> list[Figure]:
 
 def draw_splits(tables: dict[str, pd.DataFrame], source: str) -> list[Figure]:
     """Returns charts of train beside test, none where there is no test."""
-    from melanoma_utils import plots, table_summaries
+    from melanoma_utils import table_plots, table_summaries
 
     if "test" not in tables:
         return []
-    return [plots.plot_shares({f"{name}, where known": shares}, "Train against test", source)
+    return [table_plots.plot_shares({f"{name}, where known": shares}, "Train against test", source)
             for name, shares in table_summaries.share_groups(tables).items()]
 
 
 def draw_patients(tables: dict[str, pd.DataFrame], source: str) -> list[Figure]:
     """Returns charts of how many images patients have, and what that tells of the target."""
-    from melanoma_utils import plots, table_summaries
+    from melanoma_utils import table_plots, table_summaries
 
     df, counts = tables["train"], {split: df.groupby("patient_id").size() for split, df in tables.items()}
     title = "Images per patient: " + ", ".join(f"{len(df):,} {split}" for split, df in tables.items()) + " images"
     df = df.assign(n_of_patient=table_summaries.name_image_counts(df))
-    return [plots.plot_images_per_patient(counts, title, source),
-            plots.plot_melanoma_rate(df, "n_of_patient", "Images of a patient", source, True)]
+    return [table_plots.plot_images_per_patient(counts, title, source),
+            table_plots.plot_melanoma_rate(df, "n_of_patient", "Images of a patient", source, True)]
 
 
 VIEWS = {"Classes": draw_classes, "One column": draw_columns, "Two columns": draw_pairs, "Train and test": draw_splits,

@@ -1,0 +1,59 @@
+"""Which image files are meant: by files, folders, zip archives."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+
+from melanoma_utils.archives import Source, list_zip_members
+from melanoma_utils.competition import IMAGE_SUFFIXES
+
+SUFFIXES = {suffix for suffixes in IMAGE_SUFFIXES.values() for suffix in suffixes} | {".bmp", ".tif", ".tiff", ".webp"}
+
+
+def list_images(paths: Sequence[str | Path], log: Callable[[str], None] = lambda line: None) -> dict[str, Source]:
+    """Returns image_name -> image file: of files, folders with all that is below them, zip archives.
+
+    An image's name is the file's without its ending, with the folders below the one given before it; images that only
+    their endings tell apart keep these.
+
+    Args:
+        paths: what to look through.
+        log: called with a line about the files in folders and archives that are no images by their ending.
+
+    Raises:
+        FileNotFoundError: a path does not exist, or there is no image at all.
+        ValueError: two images have the same name, or an archive is damaged.
+    """
+    images: dict[str, Source] = {}
+    passed_over: Counter[str] = Counter()
+    for path in map(Path, paths):
+        files = _list_files(path)
+        if path.is_dir() or path.suffix.lower() == ".zip":
+            passed_over.update(source.suffix or "no ending" for _, source in files
+                               if source.suffix.lower() not in SUFFIXES)
+            files = [(name, source) for name, source in files if source.suffix.lower() in SUFFIXES]
+        stems = [str(PurePosixPath(name).with_suffix("")) for name, _ in files]
+        n_named = Counter(stems)
+        for stem, (name, source) in zip(stems, files, strict=True):
+            image_name = stem if n_named[stem] == 1 else name
+            if image_name in images:
+                raise ValueError(f"two images are named {image_name!r}: {images[image_name]} and {source}; give them "
+                                 "apart")
+            images[image_name] = source
+    if passed_over:
+        log("passed over: " + ", ".join(f"{n:,} {suffix}" for suffix, n in sorted(passed_over.items())))
+    if not images:
+        raise FileNotFoundError(f"no images in {', '.join(map(str, paths))}: wanted files ending in {sorted(SUFFIXES)}")
+    return images
+
+
+def _list_files(path: Path) -> list[tuple[str, Source]]:
+    """Returns (name below the path, file) of a folder's files but the hidden ones, of an archive's, or of the file."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    if path.is_dir():
+        return [(p.relative_to(path).as_posix(), p) for p in sorted(path.rglob("*"))
+                if p.is_file() and not p.name.startswith(".")]
+    if path.suffix.lower() == ".zip":
+        return [(member.name, member) for member in list_zip_members(path)]
+    return [(path.name, path)]

@@ -1,0 +1,30 @@
+"""Files, folders and archives name their images, each one once."""
+
+import shutil
+import zipfile
+
+import pytest
+from PIL import Image
+
+from melanoma_utils.image_files import list_images
+
+
+def test_images_come_from_archives_and_must_be_told_apart(data_dir, tmp_path):
+    path = next((data_dir / "jpeg" / "test").iterdir())
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(path, "one/x.jpg")
+        archive.write(path, "two/x.jpg")
+    assert list(list_images([tmp_path / "a.zip"])) == ["one/x", "two/x"]
+    with pytest.raises(ValueError, match=f"two images are named '{path.stem}'"):
+        list_images([path, path.parent])
+    shutil.copy(path, tmp_path / "a.jpg")
+    shutil.copy(path, tmp_path / "a.JPEG")
+    shutil.copy(path, tmp_path / "b.png")
+    Image.open(path).save(tmp_path / "c.webp")
+    (tmp_path / "a.zip").unlink()
+    assert set(list_images([tmp_path])) == {"a.jpg", "a.JPEG", "b", "c"}
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        list_images([tmp_path / "nowhere"])
+    (tmp_path / "none").mkdir()
+    with pytest.raises(FileNotFoundError, match="no images in"):
+        list_images([tmp_path / "none"])
