@@ -4,9 +4,9 @@ import sys
 import traceback
 
 import streamlit as st
-from common import keep_settings, show_footer
+from common import draw_icon, keep_settings, show_footer
 
-st.set_page_config(page_title="Melanoma classification", layout="centered")  # Material icons of tabs are fetched
+st.set_page_config(page_title="Melanoma classification", layout="centered")
 page = st.navigation([  # in a folder of another name than "pages", which Streamlit would take for pages by itself
     st.Page("views/one_lesion.py", title="One lesion", icon=":material/center_focus_strong:", default=True),
     st.Page("views/one_patient.py", title="One patient", icon=":material/person:"),
@@ -14,6 +14,7 @@ page = st.navigation([  # in a folder of another name than "pages", which Stream
     st.Page("views/model.py", title="Model", icon=":material/fact_check:"),
     st.Page("views/about.py", title="About", icon=":material/info:"),
 ])
+st.set_page_config(page_icon=draw_icon())  # or the browser fetches the page's own from Google for its tab
 keep_settings()
 body = st.container()  # above the footer, which is there even where a page stops
 show_footer()

@@ -14,6 +14,7 @@ import streamlit as st
 
 if TYPE_CHECKING:  # the networks' libraries take seconds to import: the page is there before them
     from matplotlib.figure import Figure
+    from PIL import Image
     from streamlit.runtime.uploaded_file_manager import UploadedFile
 
     from melanoma_utils.archives import MemoryFile
@@ -68,6 +69,12 @@ def get_assessor(folder: Path) -> Assessor:
     except (ValueError, OSError, KeyError) as error:
         st.error(f"This model can't be read: {escape(str(error))}")
         st.stop()
+
+
+def find_warnings(assessor: Assessor) -> list[str]:
+    """Returns a sentence where a model has learnt from drawn pictures."""
+    is_drawn = assessor.metrics.get("is_synthetic", False)
+    return ["This model has learnt from pictures drawn by a program: its numbers say nothing about skin."] * is_drawn
 
 
 def pick_prevalence(assessor: Assessor) -> float:
@@ -161,6 +168,15 @@ def remember(slot: str, key: Hashable, make: Callable[[], T]) -> T:
     if kept is None or kept[0] != key:
         st.session_state[slot] = kept = (key, make())
     return kept[1]
+
+
+@st.cache_data
+def draw_icon() -> Image.Image:
+    """Returns the browser tab's icon: a brown spot on skin."""
+    from PIL import Image
+
+    y, x = np.mgrid[-15.5:16, -15.5:16]  # 32 x 32 pixels
+    return Image.fromarray(np.where((np.hypot(x, y) < 9)[..., None], (110, 62, 42), (235, 196, 172)).astype(np.uint8))
 
 
 def is_dark() -> bool:

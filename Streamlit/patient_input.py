@@ -110,6 +110,9 @@ def describe(files: PatientFiles, sex: str | None, age: float | None) -> pd.Data
         return known_df
     patient = st.selectbox("The table tells of several persons. Whose lesions are to be compared?", patients,
                            key="patient_id")
+    nobodys = known_df.index[known_df["patient_id"].isna()]
+    if len(nobodys):
+        files.problems.append("By the table these are of no person, and are left out: " + ", ".join(nobodys))
     return known_df[known_df["patient_id"] == patient]
 
 

@@ -127,4 +127,5 @@ def _explain(path: Source, error: Exception) -> Exception:
         return ValueError(f"{path} is not an image that can be read")
     if isinstance(error, Image.DecompressionBombError):
         return ValueError(f"{path} has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels")
-    return ValueError(f"{path} can't be decoded: {error}")
+    why = "the file is incomplete, copy it again" if "truncated" in str(error).lower() else error
+    return ValueError(f"{path} can't be decoded: {why}")

@@ -16,6 +16,7 @@ from melanoma_utils import assessment
 from melanoma_utils.competition import find_images, read_test
 from melanoma_utils.dicom import write_dicom
 from melanoma_utils.evaluation_tables import format_prob
+from melanoma_utils.files import read_json, write_json
 from melanoma_utils.predict import main
 
 NOT_A_DEVICE = "not a medical device"
@@ -141,7 +142,7 @@ def test_threshold_and_prevalence_are_those_of_the_sidebar(app, common, jpeg, mo
     after = [metric.value for metric in app.metric]
     check_whole(app)
     counts = assessment.count_per_1000(points_df.loc[0.98], 0.2)
-    assert after[1:] == [f"{counts['found']:.0f}", f"{counts['missed']:.1f}", f"{counts['false_alarms']:.0f}"]
+    assert after[1:] == [f"{counts['found']:.1f}", f"{counts['missed']:.1f}", f"{counts['false_alarms']:.0f}"]
     assert before[0] != after[0] and len(app.warning) == 1  # another probability, the same decision
 
 
@@ -169,6 +170,23 @@ def test_who_it_is_about_counts_and_unknown_is_an_answer(app, jpeg):
     np.testing.assert_array_equal(app.session_state["lesion_answer"][1], unknown)
 
 
+def test_a_model_of_drawn_pictures_says_so_beside_its_number(app, common, jpeg):
+    path = common.SHIPPED_DIR / "metrics.json"
+    write_json(path, read_json(path) | {"is_synthetic": True})
+    app.switch_page("views/one_lesion.py").run()
+    assert "drawn by a program: its numbers say nothing about skin" in read_texts(upload(app, jpeg))
+
+
+def test_the_next_picture_is_of_a_person_of_whom_nothing_is_known(app, jpeg):
+    upload(app, jpeg)
+    app.selectbox(key="sex").set_value("male")
+    app.number_input(key="age").set_value(70).run()
+    assert "Counted in: male, 70 years." in read_texts(app)
+    app.button(key="Drawn lesion 2").click().run()
+    check_whole(app)
+    assert "Sex, age and site count as unknown" in read_texts(app) and app.selectbox(key="sex").value == "unknown"
+
+
 def test_a_dicom_header_is_read_only_where_that_is_asked_for(app, jpeg, tmp_path):
     row = {"image_name": "ISIC_SECRET", "sex": "male", "age_approx": 55.0, "anatom_site_general_challenge": "torso"}
     write_dicom(tmp_path / "x.dcm", jpeg, row)
@@ -190,7 +208,7 @@ def encode(size, kind="JPEG"):
     ("empty.jpg", b"", "is empty"),
     ("letter.jpg", b"%PDF-1.7 and so on", "is no JPEG, PNG or DICOM file"),
     ("page.png", b"<html></html>", "is no JPEG, PNG or DICOM file"),
-    ("cut.jpg", encode((400, 400))[:900], "can't be decoded"),
+    ("cut.jpg", encode((400, 400))[:900], "can't be decoded: the file is incomplete, copy it again"),
     ("cut.png", encode((400, 400), "PNG")[:120], "can't be decoded"),
     ("hollow.dcm", bytes(128) + b"DICM", "holds no picture"),
     ("huge.png", encode((9000, 6000), "PNG"), "9000 x 6000 pixels"),

@@ -95,6 +95,11 @@ def pick_person(assessor: Assessor, file: MemoryFile) -> pd.DataFrame:
     return pd.DataFrame([dict(zip(METADATA_COLUMNS, row, strict=True))])
 
 
+def forget_person() -> None:
+    """Empties what was entered of the person in the picture before."""
+    st.session_state.update(sex=UNKNOWN, age=None, site=UNKNOWN)
+
+
 def read_header(file: MemoryFile) -> None:
     """Enters what a DICOM file's header says of the person, where that is something the model knows."""
     from melanoma_utils.competition import METADATA_COLUMNS, SEXES, SITES
@@ -134,10 +139,11 @@ def show_people(point: pd.Series, prevalence: float) -> None:
 
     counts = count_per_1000(point, prevalence)
     st.subheader("This threshold among 1,000 people", anchor=False)
-    st.markdown(f"Each shows one lesion, and {1000 * prevalence:.3g} of these lesions are melanomas:")
+    n = f"{1000 * prevalence:.3g}"
+    st.markdown(f"Each shows one lesion, and {n} of these lesions {'is a melanoma' if n == '1' else 'are melanomas'}:")
     with st.container(horizontal=True):
         for name, label in (("found", "Found"), ("missed", "Missed"), ("false_alarms", "False alarms")):
-            st.metric(label, f"{counts[name]:.1f}" if counts[name] < 10 else f"{counts[name]:.0f}", width=105)
+            st.metric(label, f"{counts[name]:,.{0 if name == 'false_alarms' else 1}f}", width=105)
     precision = 100 * counts["found"] / max(counts["found"] + counts["false_alarms"], 1e-9)
     st.caption(f"Found and missed are melanomas; a false alarm is another lesion that is called suspicious. Of 100 "
                f"called so, {precision:.2g} are melanomas.")
@@ -202,6 +208,7 @@ try:
 except ValueError as error:
     common.show_refusal(error)
     st.stop()
+common.remember("lesion_person", key, forget_person)
 left, right = st.columns(2, gap="medium")
 with left:
     st.image(picture, output_format="JPEG", width="stretch", alt="the picture that is assessed")
@@ -214,8 +221,11 @@ with right:
         if not st.checkbox("Show the number all the same", key=f"overrule_{key}"):
             st.stop()
     person = tuple(person_df.iloc[0])
-    answer = common.remember("lesion_answer", (key, id(assessor), person), lambda: ask_models(
-        assessor, image[None], person_df).logits[0])  # (n_models,)
+    with st.spinner("Asking the models …"):
+        answer = common.remember("lesion_answer", (key, id(assessor), person), lambda: ask_models(
+            assessor, image[None], person_df).logits[0])  # (n_models,)
+    for warning in common.find_warnings(assessor):
+        st.warning(warning)
     show_answer(assessor, answer, point, prevalence)
 st.markdown(ADVICE)
 show_people(point, prevalence)

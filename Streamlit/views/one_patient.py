@@ -155,6 +155,7 @@ from melanoma_utils.lesion_ranking import score_lesions  # noqa: E402
 
 known_df = patient_input.describe(files, sex, age)
 lesions = patient_input.read_lesions(assessor, files, list(known_df.index))
+files.problems[:0] = common.find_warnings(assessor)
 show_problems(files.problems)
 refused = {name: lesion for name, lesion in lesions.items() if lesion.objections}
 results, listed = st.container(), st.container()
