@@ -129,7 +129,7 @@ and rounded scores in their order and says which are of one patient; it holds no
 
 ## Caveats and recommendations
 
-- **The recipe was chosen on folds like these.** The project's parameter files come out of comparing about fifteen
+- **The recipe was chosen on folds like these.** The project's parameter files come out of comparing a few dozen
   trainings on patient-grouped folds of one data set (`notebooks/README.md` lists what was tried, with intervals), and
   no image was kept aside for a last, untouched test. So the figures flatter a little, and the intervals do not know of
   it: another seed alone moves such a run by about 0.01. Thresholds are judged on the images that they were found on;

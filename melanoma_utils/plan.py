@@ -119,8 +119,6 @@ def make_plan(given: Mapping[str, object], runs_dir: str | Path = "runs") -> Pla
     p = resolve_paths(merged | ROOTS | {"REQUIRE_ALL_FOLDS": True} | check_parameters(given, defaults))
     if "FOLD" in p and p["FOLD"] not in range(p["N_FOLDS"]):
         raise ValueError(f"FOLD {p['FOLD']} is not in 0..{p['N_FOLDS'] - 1} (N_FOLDS is {p['N_FOLDS']})")
-    if p["N_FOLDS"] < 2:
-        raise ValueError(f"N_FOLDS {p['N_FOLDS']} is too small: wanted at least 2")
     if not re.fullmatch(r"[\w-][\w.-]*", p["EXPERIMENT"]) or p["EXPERIMENT"] == "stores":
         raise ValueError(f"EXPERIMENT {p['EXPERIMENT']!r} is not a plain name for a folder (nor is 'stores')")
     if p["EXTERNAL_DIR"] and not Path(p["EXTERNAL_DIR"]).is_dir():
@@ -137,19 +135,12 @@ def make_plan(given: Mapping[str, object], runs_dir: str | Path = "runs") -> Pla
     if p["N_EXTERNAL"] and not p["EXTERNAL_DIR"]:
         raise ValueError(f"N_EXTERNAL is {p['N_EXTERNAL']}, but EXTERNAL_DIR names no external images: give it "
                          "(make: EXTERNAL=DIR), or N_EXTERNAL 0")
-    _check_training(p)
+    importlib.import_module("melanoma_utils.ranges").check_ranges(p)  # it imports torch: who gets as far waits for it
     if not p["DATA_DIR"]:
         print("no DATA_DIR is given: the competition attached on Kaggle is taken, elsewhere a synthetic one is drawn",
               flush=True)
     p["DATA_DIR"] = str(find_data_dir(p["DATA_DIR"], p["INPUT_DIR"]))
     return Plan(p, defaults, Path(runs_dir).absolute() / p["EXPERIMENT"])
-
-
-def _check_training(parameters: Mapping[str, object]) -> None:
-    """Raises ValueError where a parameter of the training is out of range, before an hour of decoding."""
-    # they import torch: only a call that gets as far waits for it
-    importlib.import_module("melanoma_utils.train_config").make_config(parameters)
-    importlib.import_module("melanoma_utils.transforms").check_tta_views(parameters["TTA_VIEWS"])
 
 
 def resolve_paths(parameters: Mapping[str, object]) -> dict:

@@ -25,6 +25,8 @@ from melanoma_utils.images import check_resize, load_at_sizes
 
 CHUNK = 32  # images that a process decodes at a time
 HEADER_BYTES = 128  # of images.npy: one NumPy header, padded to a fixed length
+ON_BAD_IMAGE = ("stop", "skip")
+MIN_SIZE = 8  # pixels
 
 
 def build_store(paths: Mapping[str, Source], store_dir: str | Path, image_size: int, **options) -> ImageStore:
@@ -58,8 +60,8 @@ def build_stores(paths: Mapping[str, Source], store_dirs: Mapping[int, str | Pat
         TimeoutError: another process is building the same store.
     """
     check_resize(resize_mode, clean_steps)
-    if on_bad_image not in ("stop", "skip"):
-        raise ValueError(f"ON_BAD_IMAGE {on_bad_image!r} is not 'stop' or 'skip'")
+    if on_bad_image not in ON_BAD_IMAGE:
+        raise ValueError(f"ON_BAD_IMAGE {on_bad_image!r} is not one of {ON_BAD_IMAGE}")
     store_dirs = {image_size: Path(store_dir) for image_size, store_dir in store_dirs.items()}
     identities = {store_dirs[size]: _identify(paths, size, resize_mode, clean_steps) for size in store_dirs}
     with ExitStack() as locks:
@@ -87,8 +89,8 @@ def build_stores(paths: Mapping[str, Source], store_dirs: Mapping[int, str | Pat
 def _identify(paths: Mapping[str, Source], image_size: int, resize_mode: str, clean_steps: Sequence[str]) -> dict:
     if not paths:
         raise ValueError("an image store needs at least 1 image, met 0")
-    if image_size < 8:
-        raise ValueError(f"IMAGE_SIZE {image_size} is too small: wanted at least 8 pixels")
+    if image_size < MIN_SIZE:
+        raise ValueError(f"IMAGE_SIZE {image_size} is too small: wanted at least {MIN_SIZE} pixels")
     folder = Path(os.path.abspath(str(next(iter(paths.values()))))).parent
     names = hashlib.sha256("\n".join(paths).encode()).hexdigest()
     cleaning = {"clean_steps": list(clean_steps)} if clean_steps else {}

@@ -1,0 +1,40 @@
+"""Which values the notebooks' parameters may have, so that none fails in 04 after a night of training."""
+
+from collections.abc import Mapping
+
+from melanoma_utils import calibration, context_choice
+from melanoma_utils.competition import IMAGE_FORMATS
+from melanoma_utils.evaluation import check_prevalence
+from melanoma_utils.folds import FOLD_STRATEGIES
+from melanoma_utils.images import check_resize
+from melanoma_utils.openvino_runtime import RUNTIMES
+from melanoma_utils.store_building import MIN_SIZE, ON_BAD_IMAGE
+from melanoma_utils.train_config import make_config
+from melanoma_utils.transforms import check_tta_views
+
+CHOICES = {"IMAGE_FORMAT": IMAGE_FORMATS, "FOLD_STRATEGY": FOLD_STRATEGIES, "ON_BAD_IMAGE": ON_BAD_IMAGE,
+           "CALIBRATION": calibration.METHODS, "CONTEXT": context_choice.CHOICES, "RUNTIME": RUNTIMES}
+LOWEST = {"IMAGE_SIZE": MIN_SIZE, "N_FOLDS": 2, "N_RESAMPLES": 1, "N_PROCESSES": 1}
+
+
+def check_ranges(parameters: Mapping[str, object]) -> None:
+    """Raises ValueError where a parameter of the notebooks 01 to 05 has a value that it can't have.
+
+    Args:
+        parameters: all of these notebooks', of the right types.
+    """
+    for name, choices in CHOICES.items():
+        if parameters[name] not in choices:
+            raise ValueError(f"{name} {parameters[name]!r} is not one of {choices}")
+    for name, lowest in LOWEST.items():
+        if parameters[name] < lowest:
+            raise ValueError(f"{name} {parameters[name]} is too small: wanted at least {lowest}")
+    for name in ("SENSITIVITIES", "SUBGROUP_SENSITIVITY"):
+        values = parameters[name] if isinstance(parameters[name], list) else [parameters[name]]
+        bad = [value for value in values if not isinstance(value, float | int) or not 0 < value <= 1]
+        if bad:
+            raise ValueError(f"{name} {bad[0]!r} is not in 0..1 (without 0): it is a share, such as 0.95")
+    check_prevalence(parameters["PREVALENCE"])
+    check_resize(parameters["RESIZE_MODE"], parameters["CLEAN_STEPS"])
+    check_tta_views(parameters["TTA_VIEWS"])
+    make_config(parameters)
