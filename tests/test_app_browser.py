@@ -198,7 +198,7 @@ def test_a_zip_may_be_larger_than_a_picture(open_page, jpeg, tmp_path):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_fits_a_phone_and_a_desk(open_page, width):
     page = open_page(width, height=2600)
-    page.get_by_role("button", name="drawn lesion 1").click()
+    page.get_by_role("button", name="drawn lesion 3").click()
     read_number(page, "Drawn by this program")
     assert fits(page)
     page.get_by_text("Show what speaks for melanoma").click()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from melanoma_utils.archives import MemoryFile
     from melanoma_utils.assessment import Assessor
 
-EXAMPLES = {"Drawn lesion 1": {"draw_seed": 20, "atypia": -1.6, "pigment": 0.0},
+EXAMPLES = {"Drawn lesion 1": {"draw_seed": 20, "atypia": -1.6, "pigment": 0.0, "mole_size": 0.4},
             "Drawn lesion 2": {"draw_seed": 22, "atypia": 1.2, "pigment": 0.4},
             "Drawn lesion 3": {"draw_seed": 21, "atypia": 3.6, "pigment": 0.9}}
 EXAMPLE_SIDE = 640  # pixels
