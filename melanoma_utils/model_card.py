@@ -97,7 +97,8 @@ def _tell_model(config: Mapping) -> dict[str, object]:
         "arch": model["arch"], "image_size": model["image_size"], "resize_mode": model["resize_mode"], "start": start,
         "clean_steps": f", after {', '.join(model['clean_steps'])}" if model["clean_steps"] else "",
         "metadata_kind": f", to which a logistic regression on sex, age and site{rows} adds" * model["use_metadata"],
-        "metadata_input": ", and sex, age and site, each of which may be unknown" * model["use_metadata"],
+        "metadata_input": (", and sex, age and site, each of which may be unknown and then counts as the average"
+                           * model["use_metadata"]),
         "tta_views": config["tta_views"]}
 
 
