@@ -40,7 +40,8 @@ def plot_bars(panels: Mapping[str, Mapping[str, float]], title: str, source: str
         show_shares: write the share of the panel's sum beside each count (int); other numbers (float) have none.
     """
     n_bars = max(len(values) for values in panels.values())
-    fig, axes = new_figure(len(panels), (1.5 + 3.2 * len(panels), 1.3 + 0.33 * n_bars), title, source)
+    label = max(1.5, 0.075 * max(len(str(name)) for values in panels.values() for name in values))  # inches
+    fig, axes = new_figure(len(panels), (label + 3.2 * len(panels), 1.3 + 0.33 * n_bars), title, source)
     for ax, (name, values) in zip(axes, panels.items(), strict=True):
         total = max(1, sum(values.values()))
         draw_bars(ax, values, [f"{v:.3f}" if isinstance(v, float) else f"{v:,} ({format_share(v / total)})"
