@@ -47,7 +47,7 @@ def _weigh_unknown(weight: np.ndarray, bias: float, features: np.ndarray) -> np.
             continue
         logits = features[known] @ weight + bias  # (n,)
         parts = features[known][:, columns] @ weight[columns]  # (n,) what the value adds
-        weight[unknown] = parts.min() if parts.min() == parts.max() else brentq(
+        weight[unknown] = brentq(
             lambda w, logits=logits, parts=parts: expit(logits - parts + w).mean() - expit(logits).mean(),
-            parts.min(), parts.max())
+            parts.min() - 1, parts.max() + 1)  # between the least and the most that a value adds
     return weight
