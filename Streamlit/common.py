@@ -170,7 +170,7 @@ def remember(slot: str, key: Hashable, make: Callable[[], T]) -> T:
     return kept[1]
 
 
-@st.cache_data
+@st.cache_resource
 def draw_icon() -> Image.Image:
     """Returns the browser tab's icon: a brown spot on skin."""
     from PIL import Image
