@@ -54,11 +54,14 @@ def describe_pictures(names: Sequence[str], table_df: pd.DataFrame | None, sex: 
     n_alike = Counter(basename(name) for name in names)
     keys = [name if name in by_name.index or n_alike[basename(name)] > 1 else basename(name)
             for name in names]
-    unmatched = sorted(set(by_name.index) - set(keys))
+    is_second = by_name.index.duplicated()
+    if len(doubled := by_name.index[is_second].intersection(keys)):
+        raise ValueError(f"the table has two rows for the picture {doubled[0]!r}: leave one out")
+    unmatched = sorted(by_name.index[~by_name.index.isin(keys)])
     if unmatched:
         problems.append(f"{len(unmatched)} of {len(by_name)} rows of the table name a picture that is not here, first "
                         f"{unmatched[0]}.")
-    df = by_name.reindex(keys).set_axis(index)
+    df = by_name[~is_second].reindex(keys).set_axis(index)
     for column, known in (("sex", SEXES), ("anatom_site_general_challenge", SITES)):
         problems += _drop_unknown(df, column, df[column].isin(known), f"is not one of {', '.join(known)}")
     problems += _drop_unknown(df, "age_approx", df["age_approx"].between(0, MAX_AGE), f"is not in 0 to {MAX_AGE} years")
@@ -68,11 +71,8 @@ def describe_pictures(names: Sequence[str], table_df: pd.DataFrame | None, sex: 
 
 def _drop_endings(rows: pd.Series, names: Collection[str]) -> pd.Index:
     """Returns the names of a table's rows without the endings of image files, but for pictures that keep theirs."""
-    stems = pd.Index([splitext(row)[0] if row not in names and row.lower().endswith(tuple(SUFFIXES)) else row
-                      for row in rows], dtype=object)
-    if stems.has_duplicates:
-        raise ValueError(f"the table has two rows for the picture {stems[stems.duplicated()][0]!r}: leave one out")
-    return stems
+    return pd.Index([splitext(row)[0] if row not in names and row.lower().endswith(tuple(SUFFIXES)) else row
+                     for row in rows], dtype=object)
 
 
 def _drop_unknown(df: pd.DataFrame, column: str, is_known: pd.Series, what: str) -> list[str]:

@@ -57,6 +57,8 @@ def test_a_table_may_name_the_files():
     assert df["sex"].tolist() == ["male", "female", "female", "male"] and not problems
     with pytest.raises(ValueError, match="two rows for the picture 'c': leave one out"):
         describe_pictures(["a", "c"], table_df)
+    df, problems = describe_pictures(["a"], table_df)  # two rows for a picture that is not here are no matter
+    assert df["sex"].tolist() == ["male"] and problems[0].startswith("3 of 4 rows")
 
 
 def test_words_that_no_model_knows_are_told_and_unknown():
