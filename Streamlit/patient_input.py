@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from melanoma_utils.assessment import Answer, Assessor
     from melanoma_utils.patient_files import PatientFiles
 
+ROW_HEIGHT = 76  # of a table with pictures, pixels
 FILE_TYPES = (*common.PICTURE_TYPES, "zip", "csv")
 MAX_ZIP_MEGABYTES = 500  # of one upload, as in .streamlit/config.toml; a picture may have `uploads.MAX_MEGABYTES`
 UNKNOWN = "unknown"
@@ -44,7 +45,7 @@ def pick_files() -> PatientFiles:
         "Pictures of one person's lesions: JPEG, PNG or DICOM files, or a zip of them", FILE_TYPES, True,
         key=f"patient_files_{taken}", max_upload_size=MAX_ZIP_MEGABYTES, on_change=choose_drawn, args=(False,),
         help="A CSV table beside them may give sex, age and site of each: columns image_name, sex, age_approx, "
-             "anatom_site_general_challenge, as in the competition's test.csv.")
+             "anatom_site_general_challenge, as in the competition's test.csv. Else DICOM files' headers are asked.")
     st.button("A drawn person", key="patient_drawn", on_click=choose_drawn, args=(True,), help="Five lesions drawn by "
               "this program, not photographs: to see what the page looks like.")
     if st.session_state.get("patient_is_drawn"):
@@ -74,23 +75,34 @@ def draw_person() -> list[MemoryFile]:
     return files
 
 
-def pick_person(assessor: Assessor) -> tuple[str | None, float | None]:
-    """Returns sex and age (years) of the person as they are entered, None where they are not."""
+def pick_person(assessor: Assessor, files: PatientFiles) -> tuple[str | None, float | None]:
+    """Returns sex and age (years) as they are entered for the person in these files, None where they are not."""
     from melanoma_utils.competition import SEXES
 
-    if not assessor.ensemble.models[0].config.use_metadata:
+    if not _uses_metadata(assessor):
         st.caption("This model looks at the pictures alone; sex, age and site would make no difference.")
         return None, None
+    sources = {hash(source) for source in files.pictures.values()}
+    if sources and not sources & st.session_state.get("patient_sources", sources):  # none of the pictures before
+        st.session_state.update(patient_sex=UNKNOWN, patient_age=None)
+    if sources:
+        st.session_state["patient_sources"] = sources
     left, right = st.columns(2)
-    sex = left.selectbox("Sex", (UNKNOWN, *SEXES), key="patient_sex", help="Unknown: as a table says, if there is one")
+    sex = left.selectbox("Sex", (UNKNOWN, *SEXES), key="patient_sex",
+                         help="Unknown: as a table or the DICOM files say, if there are any")
     age = right.number_input("Age, years", 0, 120, None, key="patient_age", placeholder=UNKNOWN)
     return None if sex == UNKNOWN else sex, age
 
 
+def _uses_metadata(assessor: Assessor) -> bool:
+    return assessor.ensemble.models[0].config.use_metadata
+
+
 def describe(files: PatientFiles, sex: str | None, age: float | None) -> pd.DataFrame:
     """Returns what is known of each picture, those of the person that is chosen where a table tells of several."""
-    from melanoma_utils.patient_table import describe_pictures, read_patient_table
+    from melanoma_utils.patient_table import describe_pictures, read_headers, read_patient_table
 
+    headers_df = common.remember("patient_headers", tuple(files.pictures.items()), lambda: read_headers(files.pictures))
     table_df = None
     for source in files.tables:
         try:
@@ -100,9 +112,9 @@ def describe(files: PatientFiles, sex: str | None, age: float | None) -> pd.Data
         except ValueError as error:
             files.problems.append(f"{str(error).rstrip('.')}.")
     try:
-        known_df, problems = describe_pictures(list(files.pictures), table_df, sex, age)
+        known_df, problems = describe_pictures(list(files.pictures), table_df, sex, age, headers_df)
     except ValueError as error:
-        known_df, problems = describe_pictures(list(files.pictures), None, sex, age)
+        known_df, problems = describe_pictures(list(files.pictures), None, sex, age, headers_df)
         problems.append(f"The table is left out: {error}.")
     files.problems.extend(problems)
     patients = sorted(known_df["patient_id"].dropna().unique())
@@ -152,6 +164,44 @@ def read_lesions(assessor: Assessor, files: PatientFiles, names: Sequence[str]) 
     for source in set(known) - set(files.pictures.values()):
         del known[source]
     return lesions
+
+
+def edit_known(assessor: Assessor, lesions: dict[str, Lesion], known_df: pd.DataFrame) -> pd.DataFrame:
+    """Returns what is known of each of the lesions, as it stands in a table whose cells can be changed."""
+    from melanoma_utils.competition import METADATA_COLUMNS, SEXES, SITES
+    from melanoma_utils.patient_table import MAX_AGE
+
+    known_df = known_df.loc[list(lesions)]
+    if not _uses_metadata(assessor) or known_df.empty:
+        return known_df
+    sex, age, site = METADATA_COLUMNS
+    config, counts = st.column_config, st.empty()
+    with st.expander("Sex, age and site of each picture: look at them, change them"):
+        shown_df = known_df[[sex, age, site]].astype({sex: "string", site: "string"}).reset_index()
+        shown_df.insert(0, "picture", [lesion.thumbnail for lesion in lesions.values()])
+        edited_df = st.data_editor(
+            shown_df, hide_index=True, row_height=ROW_HEIGHT, disabled=("picture", "image_name"),
+            key=f"patient_known_{hash(tuple(lesion.digest for lesion in lesions.values()))}", column_config={
+                "picture": config.ImageColumn("Picture", width=86), "image_name": "Name",
+                sex: config.SelectboxColumn("Sex", options=SEXES),
+                age: config.NumberColumn("Age, years", min_value=0, max_value=MAX_AGE, step=1),
+                site: config.SelectboxColumn("Site", options=SITES, width="medium")}).set_index("image_name")
+    known_df = known_df.assign(**{column: edited_df[column].astype(object) for column in (sex, site)},
+                               age_approx=edited_df[age].astype(float))
+    n, n_known = len(known_df), known_df[[sex, age, site]].notna().sum()
+    counts.caption(f"Counted in: sex of {n_known[sex]}, age of {n_known[age]}, site of {n_known[site]} of {n} "
+                   f"{'picture' if n == 1 else 'pictures'}; what is unknown counts as the average.")
+    return known_df
+
+
+def pick_age_then(assessor: Assessor, known_df: pd.DataFrame) -> pd.DataFrame:
+    """Returns what is known of a lesion, a table of one row, with the age that is entered for an earlier visit."""
+    age = known_df["age_approx"].iloc[0]
+    if not _uses_metadata(assessor) or pd.isna(age):
+        return known_df
+    n_years = st.number_input("Years ago", 0, int(age), 0, key="patient_years",
+                              help="So many years are taken from the age that counts now.")
+    return known_df.assign(age_approx=age - n_years)
 
 
 def ask(assessor: Assessor, lesions: dict[str, Lesion], known_df: pd.DataFrame) -> list[Answer]:

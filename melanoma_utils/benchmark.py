@@ -56,6 +56,17 @@ def make_row(what: str, unit: str, ours: float, reference: float, reference_name
             "reference_name": reference_name}
 
 
+def format_figure(value: float) -> str:
+    """Returns a figure with two digits behind the point, as a power of ten where these would be 0.00."""
+    return f"{value:,.2f}" if abs(value) >= 0.005 or value == 0 else f"{value:.1e}"
+
+
+def describe_row(row: Mapping[str, object]) -> str:
+    """Returns a row of `make_row` as a line."""
+    ours, reference, ratio = (format_figure(row[name]) for name in ("ours", "reference", "ratio"))
+    return f"{row['what']}: {ours} {row['unit']}, {row['reference_name']}: {reference}; ratio {ratio}"
+
+
 def measure_peak_memory(function: Callable, *arguments: object, **options: object) -> float:
     """Returns the largest resident memory in MiB of a fresh process that calls a function of a module, looked at
     every hundredth of a second."""

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from melanoma_utils.experiment import find_trained_folds, read_fold_predictions, read_test_predictions
+from melanoma_utils.experiment import find_experiment, find_trained_folds
+from melanoma_utils.fold_predictions import read_fold_predictions, read_test_predictions
 
 METHODS = ("mean", "rank")
 
@@ -39,12 +40,15 @@ def check_blend(output_dir: str | Path, experiment: str, experiments: Sequence[s
     """Checks what is to be blended into which new experiment.
 
     Raises:
+        FileNotFoundError: one of the experiments is not there.
         ValueError: fewer than two experiments, one named twice, or the new one's name is that of a trained one.
     """
     if len(set(experiments)) < 2 or len(set(experiments)) < len(experiments):
         raise ValueError(f"EXPERIMENTS {list(experiments)} are not two or more different ones")
     if experiment in experiments or any((Path(output_dir) / experiment).glob("folds.csv")):
         raise ValueError(f"EXPERIMENT {experiment!r} is a trained one: give the blend another name")
+    for name in experiments:
+        find_experiment(output_dir, name)
 
 
 def blend_oof(output_dir: str | Path, experiments: Sequence[str], method: str = "mean") -> pd.DataFrame:

@@ -60,7 +60,7 @@ def tabulate_points(points: Sequence[Mapping]) -> str:
              tell_interval(point, "number_needed_to_biopsy", ".1f"), tell_interval(point, "missed_per_1000", ".2f"),
              tell_interval(point, "threshold", ".3f"), tell_number(point.get("threshold_prob"), ".2%"))
             for point in points]
-    return to_table(("wanted", *RATES.values(), "biopsies for a melanoma found", "missed in 1,000 lesions",
+    return to_table(("wanted", *RATES.values(), "called suspicious for each found", "missed in 1,000 lesions",
                      "threshold, a logit", "the same as a probability"), rows)
 
 

@@ -58,10 +58,10 @@ or any other cancer. In training they count as "not melanoma": the networks are 
 
 ROC AUC: how often a melanoma ranks above a benign lesion, however many melanomas there are. PR AUC and the area above
 80 % sensitivity look where it matters more. At thresholds that find given shares of the melanomas: what is spared,
-missed and biopsied. Brier score and calibration error (ECE): whether told probabilities come true. All are out of fold:
-each image is scored by the network that has seen no image of its fold. The intervals are 95 % percentile intervals over
-{n_resamples}resamples of whole patients (external images: of lesions), because images of one patient are not
-independent. A group with fewer than 20 melanomas, or benign images, gets the words "too few" instead of a number.
+missed and called suspicious. Brier score and calibration error (ECE): whether told probabilities come true. All are
+out of fold: each image is scored by the network that has seen no image of its fold. The intervals are 95 % percentile
+intervals over {n_resamples}resamples of whole patients (external images: of lesions), because images of one patient are
+not independent. A group with fewer than 20 melanomas, or benign images, gets the words "too few" instead of a number.
 
 ## Evaluation data
 

@@ -7,8 +7,9 @@ import pandas as pd
 
 from melanoma_utils.delong import compare_aucs
 from melanoma_utils.evaluation import compute_auc_difference
-from melanoma_utils.experiment import find_evaluated_folds, read_fold_predictions, read_history
+from melanoma_utils.experiment import find_evaluated_folds, find_experiment, read_history
 from melanoma_utils.files import read_json
+from melanoma_utils.fold_predictions import read_fold_predictions
 
 
 def find_experiments(output_dir: str | Path) -> list[str]:
@@ -27,7 +28,7 @@ def summarize_experiments(output_dir: str | Path, experiments: Sequence[str]) ->
         train_seconds (of all folds; NaN where unknown), images_per_second (trained on, with each epoch's scoring).
 
     Raises:
-        FileNotFoundError: an experiment is not evaluated as it is trained now.
+        FileNotFoundError: an experiment is not there, or not evaluated as it is trained now.
     """
     rows = {}
     for name in experiments:
@@ -107,7 +108,7 @@ def _read_oof(output_dir: str | Path, experiment: str) -> pd.DataFrame:
 
 
 def _find_evaluated(output_dir: str | Path, experiment: str) -> Path:
-    folder = Path(output_dir) / experiment
+    folder = find_experiment(output_dir, experiment)
     if not (folder / "metrics.json").is_file() or not find_evaluated_folds(folder):
         raise FileNotFoundError(f"{folder} is not evaluated as it is trained now: run 04_evaluate_oof first")
     return folder

@@ -117,7 +117,7 @@ def plot_reliability(curves: Mapping[str, pd.DataFrame], title: str, source: str
 
 
 def plot_operating_points(df: pd.DataFrame, prevalence: float, source: str = "") -> Figure:
-    """Returns of 1,000 lesions who is biopsied at each operating point, with what is missed in words.
+    """Returns of 1,000 lesions which are called suspicious at each operating point, with what is missed in words.
 
     Args:
         df: as of `operating_points.compute_operating_points`.
@@ -129,11 +129,11 @@ def plot_operating_points(df: pd.DataFrame, prevalence: float, source: str = "")
     found = 1000 * prevalence * df["sensitivity"]
     alarms = 1000 * (1 - prevalence) * (1 - df["specificity"])
     ax.barh(range(len(df)), found, 0.6, color=COLORS["melanoma"], hatch=HATCHES["melanoma"], edgecolor="white",
-            label="melanoma, biopsied")
+            label="melanoma")
     ax.barh(range(len(df)), alarms, 0.6, left=found, color=COLORS["benign"], edgecolor="white",
-            label="benign, biopsied")
+            label="benign")
     for y, row in enumerate(df.itertuples()):
-        text = f"{found[y]:.1f} found, {row.number_needed_to_biopsy:.1f} biopsies each"
+        text = f"{found[y]:.1f} melanomas found among {found[y] + alarms[y]:,.0f}"
         ax.annotate(f"{text}; {row.missed_per_1000:.1f} missed", (1.02, y), xycoords=("axes fraction", "data"),
                     va="center", fontsize=8)
     ax.set_yticks(range(len(df)), [f"sensitivity {100 * s:.3g} %" for s in df["wanted_sensitivity"]])

@@ -1,15 +1,26 @@
-"""What a table that somebody gives says of the pictures beside it: sex, age and site of each."""
+"""What is known of somebody's pictures, sex, age and site of each: from a table beside them, and from DICOM headers."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from posixpath import basename, splitext
 
 import pandas as pd
 
 from melanoma_utils.archives import MemoryFile, ZipMember
 from melanoma_utils.competition import METADATA_COLUMNS, SEXES, SITES, read_table
+from melanoma_utils.dicom import read_dicom_metadata
 from melanoma_utils.image_files import SUFFIXES
 
+# What clinics and DICOM headers (BodyPartExamined) also say. A hand or a foot may be two of the sites: neither is here.
+SEX_WORDS = {sex[0]: sex for sex in SEXES}
+SITE_WORDS = {word: site for site, words in {
+    "head/neck": ("head", "neck", "face", "scalp", "ear", "nose"),
+    "torso": ("trunk", "back", "chest", "abdomen", "anterior torso", "posterior torso", "lateral torso"),
+    "upper extremity": ("arm", "forearm", "upper arm"),
+    "lower extremity": ("leg", "thigh", "lower leg"),
+    "palms/soles": ("palm", "sole", "palms", "soles"),
+    "oral/genital": ("oral", "genital")}.items() for word in words}
 TABLE_COLUMNS = ["image_name", "patient_id", *METADATA_COLUMNS]
 MAX_AGE = 120  # years
 
@@ -32,15 +43,37 @@ def read_patient_table(source: MemoryFile | ZipMember) -> pd.DataFrame:
     return read_table(file, ("image_name",)).reindex(columns=TABLE_COLUMNS).astype({"age_approx": float})
 
 
+def read_headers(pictures: Mapping[str, MemoryFile | ZipMember]) -> pd.DataFrame:
+    """Returns what the headers of the DICOM files among pictures say, as it stands there.
+
+    Args:
+        pictures: name -> file.
+
+    Returns:
+        (N, 3) table by image_name with the columns `METADATA_COLUMNS`; missing where nothing is said, where the file
+        can't be read, and for all other kinds of files.
+    """
+    rows = {}
+    for name, source in pictures.items():
+        if source.suffix.lower() == ".dcm":
+            with suppress(ValueError):  # whoever decodes the picture tells what is wrong
+                rows[name] = read_dicom_metadata(source)
+    df = pd.DataFrame.from_dict(rows, "index", dtype=object, columns=list(METADATA_COLUMNS))
+    return df.reindex(pd.Index(pictures, name="image_name"))
+
+
 def describe_pictures(names: Sequence[str], table_df: pd.DataFrame | None, sex: str | None = None,
-                      age: float | None = None) -> tuple[pd.DataFrame, list[str]]:
+                      age: float | None = None,
+                      headers_df: pd.DataFrame | None = None) -> tuple[pd.DataFrame, list[str]]:
     """Returns what is known of each picture, and a sentence on each thing that is passed over.
 
     Args:
         names: of the pictures; where one has folders, the table may name it without them, unless that would mean two;
             the table may name the files, with their endings.
-        table_df: of `read_patient_table`; None: there is none.
+        table_df: of `read_patient_table`; None: there is none. Sex and site may be written in capital letters, or with
+            `SEX_WORDS` and `SITE_WORDS`.
         sex, age: of the person (years), which go before what the table says; None: as in the table.
+        headers_df: of `read_headers` for these names, for what neither says; None: there are none.
 
     Returns:
         (N, 4) table by image_name with the columns patient_id and `METADATA_COLUMNS`, missing where unknown; sentences.
@@ -61,12 +94,14 @@ def describe_pictures(names: Sequence[str], table_df: pd.DataFrame | None, sex: 
     if unmatched:
         problems.append(f"{len(unmatched)} of {len(by_name)} rows of the table name a picture that is not here, first "
                         f"{unmatched[0]}.")
-    df = by_name[~is_second].reindex(keys).set_axis(index)
-    for column, known in (("sex", SEXES), ("anatom_site_general_challenge", SITES)):
-        problems += _drop_unknown(df, column, df[column].isin(known), f"is not one of {', '.join(known)}")
-    problems += _drop_unknown(df, "age_approx", df["age_approx"].between(0, MAX_AGE), f"is not in 0 to {MAX_AGE} years")
+    df = by_name[~is_second].reindex(keys).set_axis(index).astype({"age_approx": float})
+    df, strange = _use_known_words(df, "table")
+    problems += strange
+    if headers_df is not None:
+        headers_df, strange = _use_known_words(headers_df.astype({"age_approx": float}), "DICOM header")
+        df, problems = df.fillna(headers_df), problems + strange
     df["sex"], df["age_approx"] = (df["sex"] if sex is None else sex), (df["age_approx"] if age is None else float(age))
-    return df.astype({"age_approx": float}), problems
+    return df, problems
 
 
 def _drop_endings(rows: pd.Series, names: Collection[str]) -> pd.Index:
@@ -75,12 +110,23 @@ def _drop_endings(rows: pd.Series, names: Collection[str]) -> pd.Index:
                      for row in rows], dtype=object)
 
 
-def _drop_unknown(df: pd.DataFrame, column: str, is_known: pd.Series, what: str) -> list[str]:
-    """Empties the cells of a column that mean nothing to a model; returns a sentence if there are any."""
-    is_bad = df[column].notna() & ~is_known
-    values = df[column].copy()
-    df[column] = values.where(~is_bad)
-    if not is_bad.any():
-        return []
-    return [f"The table's {column} '{values[is_bad].iloc[0]}' of {values.index[is_bad][0]} {what}: it counts as "
-            f"unknown ({int(is_bad.sum())} such)."]
+def _use_known_words(df: pd.DataFrame, source: str) -> tuple[pd.DataFrame, list[str]]:
+    """Returns the table in the words that a model knows, without what means nothing to it, and a sentence a column that
+    has some of that."""
+    known_df = df.assign(sex=_spell(df["sex"], SEXES, SEX_WORDS),
+                         age_approx=df["age_approx"].where(df["age_approx"].between(0, MAX_AGE)),
+                         anatom_site_general_challenge=_spell(df["anatom_site_general_challenge"], SITES, SITE_WORDS))
+    problems = []
+    for column, what in (("sex", f"is not one of {', '.join(SEXES)}"),
+                         ("anatom_site_general_challenge", f"is not one of {', '.join(SITES)}"),
+                         ("age_approx", f"is not in 0 to {MAX_AGE} years")):
+        bad = df[column][df[column].notna() & known_df[column].isna()]
+        if len(bad):
+            problems.append(f"The {source}'s {column} '{bad.iloc[0]}' of {bad.index[0]} {what}: it counts as unknown "
+                            f"({len(bad)} such).")
+    return known_df, problems
+
+
+def _spell(values: pd.Series, known: Sequence[str], words: Mapping[str, str]) -> pd.Series:
+    plain = values.map(lambda value: str(value).strip().lower(), na_action="ignore").replace(words)
+    return plain.where(plain.isin(known))

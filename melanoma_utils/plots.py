@@ -1,5 +1,6 @@
 """Charts: data in, matplotlib Figure out; what `table_plots`, `evaluation_plots` and others draw with."""
 
+import re
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 
@@ -141,8 +142,8 @@ def plot_intervals(df: pd.DataFrame, title: str, label: str, line: float | None 
     errors = [df["value"] - df["low"], df["high"] - df["value"]]
     ax.errorbar(df["value"], range(len(df)), xerr=errors, fmt="o", color=COLORS["benign"], capsize=3)
     for row, (value, low, high) in enumerate(df[["value", "low", "high"]].itertuples(index=False)):
-        ax.annotate(f"{value:.3f} ({low:.3f} to {high:.3f})", (1.02, row), xycoords=("axes fraction", "data"),
-                    va="center", fontsize=8)
+        text = f"{value:.3f} ({low:.3f} to {high:.3f})".replace("-", "−")
+        ax.annotate(text, (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=8)
     if line is not None:
         ax.axvline(line, color=GREY, linestyle="--")
     ax.set_yticks(range(len(df)), df.index)
@@ -190,7 +191,8 @@ def new_figure(n_columns: int, size: tuple[float, float], title: str, source: st
 def draw_bars(ax: Axes, values: Mapping[str, float], labels: Sequence[str], color: str = "") -> None:
     """Draws labelled horizontal bars, the first on top, in one colour or in the colour of the class or split named."""
     for y, (name, value) in enumerate(values.items()):
-        key = next((key for key in COLORS if key in str(name)), "")
+        words = re.findall(r"\w+", str(name))
+        key = next((key for key in COLORS if key in words), "")
         ax.barh(y, value, 0.7, color=color or COLORS.get(key, GREY), edgecolor="white",
                 hatch=None if color else HATCHES.get(key))
         ax.annotate(labels[y], (value, y), (4, 0), textcoords="offset points", va="center", fontsize=8)

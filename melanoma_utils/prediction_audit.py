@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from melanoma_utils.experiment import find_trained_folds, read_fold_predictions, read_oof, read_test_fold
+from melanoma_utils.experiment import find_trained_folds
+from melanoma_utils.fold_predictions import read_fold_predictions, read_oof, read_test_fold
 from melanoma_utils.folds import SOURCES, read_folds
 from melanoma_utils.leak_audit import check_folds
 
@@ -21,7 +22,7 @@ def check_oof(experiment_dir: str | Path, folds_df: pd.DataFrame, folds: Sequenc
     Raises:
         FileNotFoundError: the predictions of a fold are not there.
         ValueError: a fold's are not those of its images, or an image has another patient_id or target there; or see
-            `experiment.read_fold_predictions`.
+            `fold_predictions.read_fold_predictions`.
     """
     for source in SOURCES:
         expected_df = read_oof(experiment_dir, folds_df, list(folds), source)
@@ -46,7 +47,7 @@ def check_test_predictions(experiment_dir: str | Path, folds: Sequence[int], tes
 
     Raises:
         FileNotFoundError: a fold has not predicted them.
-        ValueError: an image is missing or strange; or see `experiment.read_test_fold`.
+        ValueError: an image is missing or strange; or see `fold_predictions.read_test_fold`.
     """
     wanted = set(test_df["image_name"])
     for fold in folds:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from scipy.special import expit
 
-from melanoma_utils.experiment import read_test_fold
+from melanoma_utils.fold_predictions import read_test_fold
 from melanoma_utils.folds import read_folds
 
 

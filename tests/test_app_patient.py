@@ -6,6 +6,7 @@ import sys
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT
 from PIL import Image
@@ -14,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from melanoma_utils import assessment, patient_report
 from melanoma_utils.competition import find_images, read_test
+from melanoma_utils.dicom import write_dicom
 from melanoma_utils.predict import load_ensemble, predict_images
 
 WORDS = ("warning", "error", "info", "markdown", "caption", "text", "metric", "subheader")
@@ -88,8 +90,14 @@ def read_words(at):
     return re.sub(r"\\(.)", r"\1", "\n".join([*texts, *labels]))
 
 
+def find_tables(at, column):
+    """Returns the tables on the page that have a column; the one whose cells can be changed is on it too."""
+    return [element.value for element in at.dataframe if column in element.value]
+
+
 def read_table(at):
-    return at.dataframe[0].value.set_index("name")
+    df, = find_tables(at, "percent")
+    return df.set_index("name")
 
 
 def test_the_empty_page_says_what_it_is_for_and_that_it_is_no_medical_device(page):
@@ -161,7 +169,7 @@ def test_sixty_files_at_once_and_one_more_later(page, fast_models):
 
 def test_a_table_beside_the_pictures_is_used(page, fast_models, downloads):
     table = ("image_name,patient_id,sex,age_approx,anatom_site_general_challenge\ndark,p,female,45,torso\n"
-             "light.jpg,p,female,45,palms/soles\nother,p,,,\nmiddle,p,F,45,torso\n")
+             "light.jpg,p,female,45,palms/soles\nother,p,,,\nmiddle,p,X,45,torso\n")
     at = upload(page, [*PICTURES, ("table.csv", table.encode()), ("two.csv", b"image_name\na")])
     df, words = read_table(at), read_words(at)
     assert df["site"].to_dict() == {"dark": "torso", "light": "palms/soles", "middle": "torso", "blue": ""}
@@ -169,12 +177,66 @@ def test_a_table_beside_the_pictures_is_used(page, fast_models, downloads):
     known = {str(row.index[0]): row.iloc[0].to_dict() for row in fast_models}
     assert known["dark"]["sex"] == "female" and known["dark"]["age_approx"] == 45
     assert "1 of 4 rows of the table name a picture that is not here, first other" in words
-    assert "The table's sex 'F' of middle is not one of female, male" in words and "two.csv is one table too" in words
+    assert "The table's sex 'X' of middle is not one of female, male" in words and "two.csv is one table too" in words
     at.selectbox(key="patient_sex").set_value("male")
     at.number_input(key="patient_age").set_value(70)
     at.run()
     assert "Person: male, 70 years" in downloads["report"]
     assert fast_models[-1]["sex"].tolist() == ["male"] and fast_models[-1]["age_approx"].tolist() == [70]
+
+
+def make_dicom(tmp_path, colour, **row):
+    """Returns a DICOM file's bytes, whose header says what the row does."""
+    known = {"image_name": "x", "sex": None, "age_approx": None, "anatom_site_general_challenge": None} | row
+    write_dicom(tmp_path / "x.dcm", encode(colour), known)
+    return (tmp_path / "x.dcm").read_bytes()
+
+
+def test_what_dicom_headers_say_counts_behind_the_table_and_the_person(page, fast_models, tmp_path):
+    whole = {"sex": "female", "age_approx": 70.0, "anatom_site_general_challenge": "torso"}
+    files = [("a.dcm", make_dicom(tmp_path, (90, 60, 50), **whole)), ("b.dcm", make_dicom(tmp_path, (200, 170, 150))),
+             ("c.dcm", make_dicom(tmp_path, (150, 100, 90), **whole | {"anatom_site_general_challenge": "hand"})),
+             ("cut.dcm", make_dicom(tmp_path, (1, 1, 1), **whole)[:700])]
+    at = upload(page, files)
+    known = {row.index[0]: row.iloc[0].to_dict() for row in fast_models}
+    assert known["a"] | whole == known["a"] and known["c"]["age_approx"] == 70
+    assert pd.isna([known["b"]["sex"], known["b"]["age_approx"], known["c"]["anatom_site_general_challenge"]]).all()
+    words = read_words(at)
+    assert "The DICOM header's anatom_site_general_challenge 'hand' of c is not one of" in words
+    assert "sex of 2, age of 2, site of 1 of 3 pictures" in words
+    at = upload(page, [*files[:1], ("table.csv", b"image_name,age_approx\na,45\n")])
+    assert fast_models[-1]["age_approx"].tolist() == [45] and fast_models[-1]["sex"].tolist() == ["female"]
+    at.selectbox(key="patient_sex").set_value("male").run()
+    assert fast_models[-1]["sex"].tolist() == ["male"]
+
+
+def test_what_is_known_of_a_picture_can_be_changed(page, fast_models, downloads):
+    at = upload(page, [*PICTURES, ("table.csv", b"image_name,sex,age_approx\ndark,female,45\nblue,female,45\n")])
+    editor = at.data_editor[0]
+    assert editor.value["image_name"].tolist() == ["dark", "light", "middle", "blue"]
+    n_calls = len(fast_models)
+    at.session_state[editor.key] = {"edited_rows": {0: {"age_approx": 50, "anatom_site_general_challenge": "torso"},
+                                                    3: {"sex": None}}, "added_rows": [], "deleted_rows": []}
+    at.run()
+    assert read_table(at)["site"].to_dict() == {"dark": "torso", "light": "", "middle": "", "blue": ""}
+    known = {row.index[0]: row.iloc[0].to_dict() for row in fast_models[n_calls:]}
+    assert set(known) == {"dark", "blue"} and known["dark"]["age_approx"] == 50 and known["dark"]["sex"] == "female"
+    assert pd.isna(known["blue"]["sex"]) and known["blue"]["age_approx"] == 45
+    assert "sex of 1, age of 2, site of 1 of 4 pictures" in read_words(at)
+    assert re.search(r"^dark,.*female,50.0,torso", downloads["table"], re.MULTILINE)
+    at.number_input(key="prevalence").set_value(20.0).run()
+    assert read_table(at).loc["dark", "site"] == "torso"
+
+
+def test_a_person_is_forgotten_with_the_next_ones_pictures_not_with_one_more(page, fast_models):
+    at = upload(page, PICTURES[:2])
+    at.selectbox(key="patient_sex").set_value("male")
+    at.number_input(key="patient_age").set_value(70).run()
+    at = upload(at, PICTURES[:3])
+    assert (at.selectbox(key="patient_sex").value, at.number_input(key="patient_age").value) == ("male", 70)
+    at = upload(upload(at, []), PICTURES[3:])
+    assert (at.selectbox(key="patient_sex").value, at.number_input(key="patient_age").value) == ("unknown", None)
+    assert fast_models[-1][["sex", "age_approx"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize(("content", "message"), [
@@ -202,7 +264,7 @@ def test_what_cannot_be_assessed_has_a_reason_and_a_number_only_knowingly(page, 
     monkeypatch.setattr(common, "find_objections", lambda picture: ("it is blue",) * int(picture[..., 2].mean() > 200))
     at = upload(page, PICTURES)
     assert set(read_table(at).index) == {"dark", "light", "middle"}
-    assert at.dataframe[1].value[["name", "because"]].to_numpy().tolist() == [["blue", "it is blue"]]
+    assert find_tables(at, "because")[0][["name", "because"]].to_numpy().tolist() == [["blue", "it is blue"]]
     assert "Cannot assess: 1" in read_words(at)
     assert "cannot assess: it is blue" in downloads["report"]
     assert re.search(r"^blue,+it is blue,", downloads["table"], re.MULTILINE)
@@ -212,7 +274,7 @@ def test_what_cannot_be_assessed_has_a_reason_and_a_number_only_knowingly(page, 
     assert "cannot really assess: it is blue" in downloads["report"]
     at = upload(at, PICTURES[3:])
     at.checkbox(key="patient_overrule").uncheck().run()
-    assert len(at.dataframe) == 1 and "because" in at.dataframe[0].value  # the reasons alone
+    assert find_tables(at, "because") and not find_tables(at, "percent")  # the reasons alone
     assert "Cannot assess: 1" in read_words(at)
 
 
@@ -237,6 +299,10 @@ def test_an_earlier_picture_stands_beside_the_lesion(page, fast_models):
     assert now.value == patient_report.format_prob(prob)
     assert float(then.value.split()[0]) < float(now.value.split()[0])
     assert len(read_table(at)) == 4  # it is not one of the lesions that are compared
+    assert not [box for box in at.number_input if box.key == "patient_years"]  # no age is known
+    at.number_input(key="patient_age").set_value(60).run()
+    at.number_input(key="patient_years").set_value(4).run()
+    assert fast_models[-1]["age_approx"].tolist() == [56]
     assert "then.jpg can't be decoded" in read_words(upload(at, [("then.jpg", PICTURES[0][1][:300])], which=1))
 
 

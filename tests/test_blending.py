@@ -72,3 +72,5 @@ def test_the_notebook_blends_and_submits(output_dir, data_dir, tmp_path):
     assert process.returncode == 1 and "are not two or more" in process.stderr
     with pytest.raises(ValueError, match="'first' is a trained one"):
         check_blend(output_dir, "first", ["second", "third"])
+    with pytest.raises(FileNotFoundError, match=r"there is no experiment 'thrid' in .*; there are: first, second"):
+        check_blend(output_dir, "blend", ["first", "thrid"])

@@ -51,6 +51,8 @@ def test_an_experiment_is_summed_up_from_its_files(output_dir):
     assert pd.isna(row["external_auc"]) and row["n_folds"] == 2
     with pytest.raises(FileNotFoundError, match="unfinished is not evaluated as it is trained now: run 04"):
         summarize_experiments(output_dir, ["unfinished"])
+    with pytest.raises(FileNotFoundError, match=r"no experiment 'nobody' in .*; there are: elsewhere, oracle, tiny"):
+        compare_experiments(output_dir, ["oracle"], "nobody")
 
 
 def test_only_differing_parameters_are_listed(output_dir):

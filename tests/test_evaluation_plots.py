@@ -72,11 +72,11 @@ def test_reliability_has_a_curve_a_kind_of_probabilities_and_zeros_are_seen_on_l
 
 def test_operating_points_are_drawn_as_people():
     df = pd.DataFrame({"wanted_sensitivity": [0.9, 0.95], "sensitivity": [0.9, 1.0], "specificity": [0.8, 0.5],
-                       "missed_per_1000": [1.0, 0.0], "number_needed_to_biopsy": [23.0, np.inf]})
+                       "missed_per_1000": [1.0, 0.0]})
     fig = evaluation_plots.plot_operating_points(df, 0.01)
     assert [bar.get_width() for bar in fig.axes[0].patches] == pytest.approx([9, 10, 198, 495])
-    assert read_texts(fig) == ["9.0 found, 23.0 biopsies each; 1.0 missed",
-                               "10.0 found, inf biopsies each; 0.0 missed"]
+    assert read_texts(fig) == ["9.0 melanomas found among 207; 1.0 missed",
+                               "10.0 melanomas found among 505; 0.0 missed"]
     assert fig.get_suptitle() == "Of 1,000 lesions, 10 of them melanomas"
 
 

@@ -6,16 +6,8 @@ import pytest
 
 from melanoma_utils import experiment
 from melanoma_utils.competition import read_test
-from melanoma_utils.experiment import (
-    checkpoint_path,
-    describe_training,
-    find_trained_folds,
-    is_trained,
-    predict_test_fold,
-    read_fold_predictions,
-    read_oof,
-    save_fold,
-)
+from melanoma_utils.experiment import checkpoint_path, describe_training, find_trained_folds, is_trained, save_fold
+from melanoma_utils.fold_predictions import predict_test_fold, read_fold_predictions, read_oof
 from melanoma_utils.folds import write_folds
 from melanoma_utils.models import ModelConfig, build_model
 from melanoma_utils.train_config import TrainConfig

@@ -62,14 +62,22 @@ def test_a_table_may_name_the_files():
 
 
 def test_words_that_no_model_knows_are_told_and_unknown():
-    content = b"image_name,sex,age_approx,anatom_site_general_challenge\na,F,450,arm\nb,F,30,torso\n"
+    content = b"image_name,sex,age_approx,anatom_site_general_challenge\na,X,450,hand\nb,X,30,torso\n"
     df, problems = describe_pictures(["a", "b"], read(content))
     assert df.loc["a"].isna().all() and df.loc["b"].isna().tolist() == [True, True, False, False]
     assert problems == [
-        "The table's sex 'F' of a is not one of female, male: it counts as unknown (2 such).",
-        "The table's anatom_site_general_challenge 'arm' of a is not one of head/neck, lower extremity, oral/genital, "
+        "The table's sex 'X' of a is not one of female, male: it counts as unknown (2 such).",
+        "The table's anatom_site_general_challenge 'hand' of a is not one of head/neck, lower extremity, oral/genital, "
         "palms/soles, torso, upper extremity: it counts as unknown (1 such).",
         "The table's age_approx '450.0' of a is not in 0 to 120 years: it counts as unknown (1 such)."]
+
+
+def test_words_of_clinics_are_understood():
+    content = b"image_name,sex,anatom_site_general_challenge\na,F, Back\nb,M,TORSO\nc,Male,lower leg\nd,,\n"
+    df, problems = describe_pictures(["a", "b", "c", "d"], read(content))
+    assert df["sex"].tolist()[:3] == ["female", "male", "male"] and not problems
+    assert df["anatom_site_general_challenge"].tolist()[:3] == ["torso", "torso", "lower extremity"]
+    assert df.loc["d"].isna().all()
 
 
 @pytest.mark.parametrize(("content", "message"), [

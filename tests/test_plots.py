@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from conftest import read_texts
 from IPython.core.interactiveshell import InteractiveShell
+from matplotlib.colors import to_hex
 
 from melanoma_utils import plots
 
@@ -19,6 +20,11 @@ def test_bars_are_as_long_as_the_counts_and_say_them():
     colors = [bar.get_facecolor() for bar in fig.axes[0].patches]
     assert colors[0] != colors[1]
     assert fig.axes[0].patches[0].get_hatch() != fig.axes[0].patches[1].get_hatch()  # not told by colour alone
+
+
+def test_a_bar_has_the_colour_of_the_split_that_it_names_as_a_word():
+    fig = plots.plot_bars({"images": {"train images": 3, "training on cpu": 3}}, "Bars")
+    assert [to_hex(bar.get_facecolor()).upper() for bar in fig.axes[0].patches] == [plots.COLORS["train"], plots.GREY]
 
 
 def test_bars_of_zeros_are_drawn():

@@ -10,7 +10,8 @@ import pytest
 from conftest import place, run_pipeline
 from sklearn.metrics import roc_auc_score
 
-from melanoma_utils.experiment import checkpoint_path, describe_training, read_oof, save_fold
+from melanoma_utils.experiment import checkpoint_path, describe_training, save_fold
+from melanoma_utils.fold_predictions import read_oof
 from melanoma_utils.folds import read_folds
 from melanoma_utils.image_store import ImageStore, open_store
 from melanoma_utils.models import ModelConfig, build_model

@@ -102,13 +102,12 @@ def forget_person() -> None:
 
 def read_header(file: MemoryFile) -> None:
     """Enters what a DICOM file's header says of the person, where that is something the model knows."""
-    from melanoma_utils.competition import METADATA_COLUMNS, SEXES, SITES
-    from melanoma_utils.dicom import read_dicom_metadata
+    from melanoma_utils.competition import METADATA_COLUMNS
+    from melanoma_utils.patient_table import describe_pictures, read_headers
 
-    sex, age, site = (read_dicom_metadata(file)[column] for column in METADATA_COLUMNS)
-    st.session_state["sex"] = sex if sex in SEXES else UNKNOWN
-    st.session_state["age"] = int(age) if age is not None and 0 <= age <= 120 else None
-    st.session_state["site"] = site if site in SITES else UNKNOWN
+    known_df, _ = describe_pictures([file.name], None, headers_df=read_headers({file.name: file}))
+    sex, age, site = (None if pd.isna(value) else value for value in known_df[list(METADATA_COLUMNS)].iloc[0])
+    st.session_state.update(sex=sex or UNKNOWN, age=None if age is None else int(age), site=site or UNKNOWN)
 
 
 # ---- what is said of it

@@ -15,7 +15,7 @@ import streamlit as st
 if TYPE_CHECKING:
     from melanoma_utils.assessment import Assessor
 
-ROW_HEIGHT, MAX_ROWS = 76, 12  # pixels; rows that a table shows at once
+MAX_ROWS = 12  # that a table shows at once
 CAUTION = ("Two photographs of an unchanged lesion differ too: by light, angle, pressure. A lesion that has changed "
            "goes to a doctor, also where the number fell.")
 
@@ -63,7 +63,7 @@ def show_table(df: pd.DataFrame) -> None:
         "unlike": df["duckling_z"], "name": df.index, "low": 100 * df["lowest"], "high": 100 * df["highest"],
         "site": sites.where(sites.notna(), ""), "note": df["objection"]})
     config, percent = st.column_config, "%.3g %%"
-    st.dataframe(shown_df, hide_index=True, row_height=ROW_HEIGHT, key="patient_table", column_config={
+    st.dataframe(shown_df, hide_index=True, row_height=patient_input.ROW_HEIGHT, key="patient_table", column_config={
         "picture": config.ImageColumn("Picture", width=86, pinned=True),
         "percent": config.NumberColumn("Probability", format=percent, width=96),
         "says": config.TextColumn("Model says", width=116),
@@ -72,7 +72,7 @@ def show_table(df: pd.DataFrame) -> None:
                                       "how far it looks from the person's other lesions, in standard deviations"),
         "name": config.TextColumn("Name"), "low": config.NumberColumn("Lowest", format=percent, help="Of the networks"),
         "high": config.NumberColumn("Highest", format=percent, help="Of the networks"), "site": "Site", "note": "Note",
-    }, height="content" if len(df) <= MAX_ROWS else ROW_HEIGHT * MAX_ROWS,
+    }, height="content" if len(df) <= MAX_ROWS else patient_input.ROW_HEIGHT * MAX_ROWS,
         alt="the person's lesions, the most suspicious first")
     st.caption("A click on a column's head sorts by it.")
 
@@ -86,7 +86,7 @@ def show_refused(refused: dict[str, patient_input.Lesion]) -> bool:
     reasons_df = pd.DataFrame({"picture": [lesion.thumbnail for lesion in refused.values()], "name": list(refused),
                                "because": ["; ".join(lesion.objections) for lesion in refused.values()]})
     picture = st.column_config.ImageColumn("Picture", width=86)
-    st.dataframe(reasons_df, hide_index=True, row_height=ROW_HEIGHT, column_config={
+    st.dataframe(reasons_df, hide_index=True, row_height=patient_input.ROW_HEIGHT, column_config={
         "picture": picture, "name": "Name", "because": "Cannot assess, because"})
     return st.checkbox("Show their numbers all the same. I know that they may mean nothing.", key="patient_overrule")
 
@@ -119,12 +119,12 @@ def show_earlier(assessor: Assessor, df: pd.DataFrame, known_df: pd.DataFrame, p
                               max_upload_size=common.MAX_MEGABYTES)
     if upload is None:
         return
-    known = (upload.file_id, id(assessor), str(known_df.loc[name].tolist()))
-    lesion = common.remember("patient_then", known[:2],
+    lesion = common.remember("patient_then", (upload.file_id, id(assessor)),
                              lambda: patient_input.read_lesion(assessor, MemoryFile(upload.name, upload.getvalue())))
     if isinstance(lesion, str):
         st.error(common.escape(lesion), icon=":material/block:")
         return
+    then_df = patient_input.pick_age_then(assessor, known_df.loc[[name]])
     left, right = st.columns(2)
     left.image(lesion.thumbnail, width="stretch")
     right.image(df.loc[name, "thumbnail"], width="stretch")
@@ -132,8 +132,8 @@ def show_earlier(assessor: Assessor, df: pd.DataFrame, known_df: pd.DataFrame, p
     if lesion.objections and not left.checkbox("Show the number all the same", key=f"patient_then_{upload.file_id}"):
         left.error(f"Cannot assess this picture, because {'; '.join(lesion.objections)}.", icon=":material/block:")
         return
-    answer = common.remember("patient_then_answer", known, lambda: ask_models(assessor, lesion.image[None],
-                                                                              known_df.loc[[name]]))
+    known = lesion.digest, id(assessor), str(then_df.iloc[0].tolist())
+    answer = common.remember("patient_then_answer", known, lambda: ask_models(assessor, lesion.image[None], then_df))
     left.metric(f"Earlier: {common.escape(upload.name)}",
                 format_prob(float(to_probs(assessor, answer.logits.mean(), prevalence))))
     st.markdown(CAUTION)
@@ -145,7 +145,7 @@ st.caption("Several lesions of one person, ranked and compared with each other. 
 files = patient_input.pick_files()
 assessor = common.get_assessor(common.pick_model_dir())
 prevalence, point = common.pick_prevalence(assessor), common.pick_operating_point(assessor)
-sex, age = patient_input.pick_person(assessor)
+sex, age = patient_input.pick_person(assessor, files)
 if not files.pictures:
     show_problems(files.problems)
     st.stop()
@@ -157,6 +157,7 @@ known_df = patient_input.describe(files, sex, age)
 lesions = patient_input.read_lesions(assessor, files, list(known_df.index))
 files.problems[:0] = common.find_warnings(assessor)
 show_problems(files.problems)
+known_df = patient_input.edit_known(assessor, lesions, known_df)
 refused = {name: lesion for name, lesion in lesions.items() if lesion.objections}
 results, listed = st.container(), st.container()
 with listed:
