@@ -34,8 +34,7 @@ app: install  ## the demo in a browser, for this machine alone: http://localhost
 
 charts: install  ## EDA/charts from the tables of a competition folder: DATA=DIR
 	$(if $(DATA),,$(error say whose tables: make charts DATA=DIR))
-	mkdir -p runs
-	.venv/bin/python -m papermill EDA/01_explore_metadata.ipynb runs/charts.ipynb --cwd EDA -r DATA_DIR "$(abspath $(DATA))" -p CHARTS_DIR charts
+	.venv/bin/python -m melanoma_utils.pipeline --notebook 01_explore_metadata -r DATA_DIR "$(DATA)" -r CHARTS_DIR EDA/charts
 
 bench: install  ## output/benchmark.csv: what is how fast beside what, on this machine; [PHOTOGRAPHS=DIR of large JPEG files]
 	.venv/bin/python -m melanoma_utils.pipeline --notebook 10_benchmark $(if $(PHOTOGRAPHS),-r PHOTOGRAPHS_DIR "$(PHOTOGRAPHS)") $(ARGS)

@@ -180,7 +180,7 @@ def edit_known(assessor: Assessor, lesions: dict[str, Lesion], known_df: pd.Data
         shown_df = known_df[[sex, age, site]].astype({sex: "string", site: "string"}).reset_index()
         shown_df.insert(0, "picture", [lesion.thumbnail for lesion in lesions.values()])
         edited_df = st.data_editor(
-            shown_df, hide_index=True, row_height=ROW_HEIGHT, disabled=("picture", "image_name"),
+            shown_df, hide_index=True, row_height=ROW_HEIGHT, disabled=("picture", "image_name"), placeholder=UNKNOWN,
             key=f"patient_known_{hash(tuple(lesion.digest for lesion in lesions.values()))}", column_config={
                 "picture": config.ImageColumn("Picture", width=86), "image_name": "Name",
                 sex: config.SelectboxColumn("Sex", options=SEXES),

@@ -132,10 +132,9 @@ def plot_operating_points(df: pd.DataFrame, prevalence: float, source: str = "")
             label="melanoma")
     ax.barh(range(len(df)), alarms, 0.6, left=found, color=COLORS["benign"], edgecolor="white",
             label="benign")
-    for y, row in enumerate(df.itertuples()):
-        text = f"{found[y]:.1f} melanomas found among {found[y] + alarms[y]:,.0f}"
-        ax.annotate(f"{text}; {row.missed_per_1000:.1f} missed", (1.02, y), xycoords=("axes fraction", "data"),
-                    va="center", fontsize=8)
+    for y, missed in enumerate(df["missed_per_1000"]):
+        text = f"{found[y]:.1f} melanomas found among {found[y] + alarms[y]:,.0f}; {missed:.1f} missed"
+        ax.annotate(text, (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=8)
     ax.set_yticks(range(len(df)), [f"sensitivity {100 * s:.3g} %" for s in df["wanted_sensitivity"]])
     ax.set(xlim=(0, 1000), ylim=(len(df) - 0.5, -0.5), xlabel="lesions called suspicious")
     fig.legend(loc="outside lower left", ncols=2, fontsize=8)

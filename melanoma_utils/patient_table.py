@@ -117,12 +117,12 @@ def _use_known_words(df: pd.DataFrame, source: str) -> tuple[pd.DataFrame, list[
                          age_approx=df["age_approx"].where(df["age_approx"].between(0, MAX_AGE)),
                          anatom_site_general_challenge=_spell(df["anatom_site_general_challenge"], SITES, SITE_WORDS))
     problems = []
-    for column, what in (("sex", f"is not one of {', '.join(SEXES)}"),
-                         ("anatom_site_general_challenge", f"is not one of {', '.join(SITES)}"),
-                         ("age_approx", f"is not in 0 to {MAX_AGE} years")):
+    for column, name, what in (("sex", "sex", f"is not one of {', '.join(SEXES)}"),
+                               ("anatom_site_general_challenge", "site", f"is not one of {', '.join(SITES)}"),
+                               ("age_approx", "age", f"is not in 0 to {MAX_AGE} years")):
         bad = df[column][df[column].notna() & known_df[column].isna()]
         if len(bad):
-            problems.append(f"The {source}'s {column} '{bad.iloc[0]}' of {bad.index[0]} {what}: it counts as unknown "
+            problems.append(f"The {source}'s {name} '{bad.iloc[0]}' of {bad.index[0]} {what}: it counts as unknown "
                             f"({len(bad)} such).")
     return known_df, problems
 

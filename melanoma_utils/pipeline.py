@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import hashlib
 import importlib
-import io
 import json
 import os
 import shutil
@@ -12,57 +11,19 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 import nbformat
-import papermill
 import psutil
-from joblib import Parallel, delayed, parallel_config
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
-from traitlets.config import Config
 
 from melanoma_utils.files import lock_folder, read_json, write_json
-from melanoma_utils.parameters import add_parameter_flags, check_parameters, read_notebook_defaults, read_parameters
-from melanoma_utils.plan import (
-    FREE,
-    ROOT,
-    ROOTS,
-    STEPS,
-    Plan,
-    Run,
-    delete_outputs,
-    keep_parameters,
-    make_plan,
-    resolve_paths,
-)
+from melanoma_utils.notebook_runs import SOCKETS, connect_dask, execute_runs, run_notebook
+from melanoma_utils.parameters import add_parameter_flags, read_parameters
+from melanoma_utils.plan import FREE, ROOT, STEPS, Plan, delete_outputs, keep_parameters, make_plan
 from melanoma_utils.report import update_report
-
-
-def run_notebook(name: str, given: Mapping[str, object], runs_dir: str | Path = "runs") -> None:
-    """Runs one notebook alone, its executed copy going to runs_dir.
-
-    Args:
-        name: of the notebook, such as "10_benchmark".
-        given: parameters by name.
-        runs_dir: folder of the executed notebook.
-
-    Raises:
-        FileNotFoundError: there is no such notebook.
-        ValueError: a parameter is unknown to it, or of another type than its default.
-        PapermillExecutionError: it failed; its executed copy is in the runs folder.
-    """
-    path = ROOT / "notebooks" / f"{name}.ipynb"
-    if not path.is_file():
-        known = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
-        raise FileNotFoundError(f"there is no notebook {name!r}; there are {', '.join(known)}")
-    defaults = read_notebook_defaults(path)
-    roots = {key: value for key, value in ROOTS.items() if key in defaults}
-    parameters = resolve_paths(roots | check_parameters(given, {name: defaults}))
-    Path(runs_dir).mkdir(parents=True, exist_ok=True)
-    _execute(name, Path(runs_dir) / f"{name}.ipynb", parameters)
 
 
 def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False, *, n_workers: int = 1,
@@ -87,7 +48,7 @@ def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False, 
         OSError: no space, no permission to write, or no such Dask scheduler.
     """
     if dask and "03_train_fold" in steps:
-        _connect(dask).close()  # before anything else is done in vain
+        connect_dask(dask).close()  # before anything else is done in vain
     if "03_train_fold" in steps:
         importlib.import_module("melanoma_utils.backbones").check_weights(plan.parameters["WEIGHTS"])
     with lock_folder(plan.runs_dir, timeout=5):
@@ -112,7 +73,7 @@ def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False, 
                     print(f"[{n}/{n_runs}] {run.name}: nothing to do", flush=True)
                 else:
                     pending[f"[{n}/{n_runs}] {run.name}"] = run, key
-            for title in _execute_runs({title: run for title, (run, _) in pending.items()}, plan.runs_dir, n_workers,
+            for title in execute_runs({title: run for title, (run, _) in pending.items()}, plan.runs_dir, n_workers,
                                        dask if step == "03_train_fold" else ""):
                 run, key = pending[title]
                 missing = [str(path) for path in run.outputs if not path.is_file()]
@@ -135,70 +96,6 @@ def _list_inputs(plan: Plan) -> list[Path]:
     tables += [Path(p["FOLDS_FROM"], "folds.csv")] if p["FOLDS_FROM"] else []
     tables += [Path(p["METADATA_FROM"], "train.csv")] if p["METADATA_FROM"] else []
     return [*tables, *labels, *models, Path(p["DUPLICATES_CSV"]), Path(p["WEIGHTS"])]
-
-
-def _execute_runs(runs: Mapping[str, Run], runs_dir: Path, n_workers: int, dask: str) -> Iterator[str]:
-    """Executes runs, side by side where that is wanted, and yields the title of each when it has ended."""
-    if not dask and (n_workers == 1 or len(runs) < 2):
-        for title, run in runs.items():
-            print(title, flush=True)
-            _execute(run.step, runs_dir / f"{run.name}.ipynb", run.parameters)
-            yield title
-        return
-    if not runs:
-        return
-    print("side by side: " + ", ".join(runs), flush=True)
-    where = {"backend": "dask", "client": _connect(dask)} if dask else {"backend": "loky", "n_jobs": n_workers}
-    with parallel_config(**where):
-        done = Parallel(return_as="generator_unordered")(delayed(_execute_beside)(title, run, runs_dir)
-                                                         for title, run in runs.items())
-        try:
-            for title in done:
-                print(f"{title}: done", flush=True)
-                yield title
-        except Exception as error:
-            if type(error).__name__ not in ("TerminatedWorkerError", "KilledWorker"):  # joblib's, Dask's
-                raise
-            raise OSError("a worker process died, most often for want of memory: fewer --workers, or a smaller "
-                          "BATCH_SIZE; the same command continues") from error
-
-
-def _connect(address: str) -> object:
-    distributed = importlib.import_module("distributed")  # half a second that most calls need not wait
-    try:
-        return distributed.Client(address, set_as_default=False, timeout=5)
-    except (OSError, ValueError) as error:
-        raise OSError(f"no Dask scheduler answers at {address} ({error})") from error
-
-
-def _execute_beside(title: str, run: Run, runs_dir: Path) -> str:
-    """Runs a notebook beside others, its lines led by its name; returns the title."""
-    _execute(run.step, runs_dir / f"{run.name}.ipynb", run.parameters, prefix=f"{run.name}: ")
-    return title
-
-
-class _Prefixed(io.TextIOBase):
-    """Prints each line written to it behind a prefix."""
-
-    def __init__(self, file: TextIO, prefix: str):
-        self.file, self.prefix = file, prefix
-
-    def write(self, text: str) -> int:
-        """Prints the lines of a text."""
-        self.file.write("".join(f"{self.prefix}{line}\n" for line in text.splitlines() if line))
-        self.file.flush()
-        return len(text)
-
-
-def _execute(name: str, executed_path: Path, parameters: Mapping[str, object], prefix: str = "") -> None:
-    """Runs one notebook, its printed lines shown as they come."""
-    out, err = (_Prefixed(file, prefix) if prefix else file for file in (sys.stdout, sys.stderr))
-    with tempfile.TemporaryDirectory(prefix=f"melanoma-{os.getpid()}-") as sockets_dir:
-        config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets_dir}/kernel"},  # no open port
-                         "NotebookClient": {"shutdown_kernel": "immediate"}})  # a gentle end prints a KeyboardInterrupt
-        papermill.execute_notebook(ROOT / "notebooks" / f"{name}.ipynb", executed_path, dict(parameters),
-                                   cwd=ROOT / "notebooks", kernel_name="python3", progress_bar=False,
-                                   stdout_file=out, stderr_file=err, config=config)
 
 
 def _fingerprint(path: Path) -> list | None:
@@ -253,7 +150,7 @@ def _stop(command: str) -> None:
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    for sockets_dir in Path(tempfile.gettempdir()).glob(f"melanoma-{os.getpid()}-*"):
+    for sockets_dir in Path(tempfile.gettempdir()).glob(f"{SOCKETS.format(pid=os.getpid())}*"):
         shutil.rmtree(sockets_dir, ignore_errors=True)
     os.write(sys.stderr.fileno(), f"\nstopped; {command} continues here\n".encode())
     os._exit(130)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STEPS = ("01_resize_images", "02_create_folds", "03_train_fold", "04_evaluate_oof", "05_predict_test")
 PATHS = ("DATA_DIR", "INPUT_DIR", "OUTPUT_DIR", "EXTERNAL_DIR", "STORE_DIR", "SUBMISSIONS_DIR", "DUPLICATES_CSV",
          "WEIGHTS", "FOLDS_FROM", "START_FROM", "METADATA_FROM", "PHOTOGRAPHS_DIR", "MODEL_DIR", "NEGATIVES_DIR",
-         "HELD_OUT_DIR")
+         "HELD_OUT_DIR", "CHARTS_DIR")
 ROOTS = {"INPUT_DIR": str(ROOT / "input"), "OUTPUT_DIR": str(ROOT / "output"),
          "SUBMISSIONS_DIR": str(ROOT / "submissions"), "MODEL_DIR": str(ROOT / "Streamlit" / "model")}
 # May change between two calls that continue each other. MORE_IMAGE_SIZES changes for which size new stores are decoded;

@@ -10,9 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -22,9 +20,9 @@ from melanoma_utils.archives import Source, count_bytes
 from melanoma_utils.files import find_differences, lock_folder, read_json, write_csv, write_json
 from melanoma_utils.image_store import ImageStore, open_store
 from melanoma_utils.images import check_resize, load_at_sizes
+from melanoma_utils.store_part import StorePart, count_row_bytes, open_part
 
 CHUNK = 32  # images that a process decodes at a time
-HEADER_BYTES = 128  # of images.npy: one NumPy header, padded to a fixed length
 ON_BAD_IMAGE = ("stop", "skip")
 MIN_SIZE = 8  # pixels
 
@@ -160,7 +158,8 @@ def _decode_all(paths: Mapping[str, Source], identities: Mapping[Path, dict], n_
     """Appends the missing rows to each images.npy.part, tries the bad ones again; returns image_name -> reason."""
     names = list(paths)
     with ExitStack() as files:
-        parts = [_Part(files.enter_context(_open_part(d, i)), _count_row_bytes(i)) for d, i in identities.items()]
+        parts = [StorePart(files.enter_context(open_part(d, len(names), i["image_size"])),
+                           count_row_bytes(i["image_size"])) for d, i in identities.items()]
         n_done = min(part.count_rows() for part in parts)
         there = {name: row for row, name in enumerate(names[:n_done])}
         bad = {name: why for store_dir in identities for name, why in _read_bad(store_dir).items() if name in there}
@@ -168,7 +167,7 @@ def _decode_all(paths: Mapping[str, Source], identities: Mapping[Path, dict], n_
         for part in parts:
             part.truncate(n_done)
         rows = [there[name] for name in bad] + list(range(n_done, len(names)))
-        _check_space({d: (len(names) - n_done) * _count_row_bytes(i) for d, i in identities.items()})
+        _check_space({d: (len(names) - n_done) * count_row_bytes(i["image_size"]) for d, i in identities.items()})
         if n_done:
             log(f"{n_done} of {len(names)} images were there already")
         chunks = [rows[i:i + CHUNK] for i in range(0, len(rows), CHUNK)]
@@ -186,46 +185,6 @@ def _decode_all(paths: Mapping[str, Source], identities: Mapping[Path, dict], n_
         for part in parts:
             os.fsync(part.file.fileno())
     return bad
-
-
-@dataclass(frozen=True)
-class _Part:
-    """images.npy.part, open for reading and writing, with its header."""
-
-    file: BinaryIO
-    row_bytes: int
-
-    def count_rows(self) -> int:
-        """Returns how many whole rows there are."""
-        return (self.file.seek(0, os.SEEK_END) - HEADER_BYTES) // self.row_bytes
-
-    def truncate(self, n_rows: int) -> None:
-        """Keeps the first n_rows rows."""
-        self.file.truncate(HEADER_BYTES + n_rows * self.row_bytes)
-
-    def write(self, rows: Sequence[int], images: np.ndarray) -> None:
-        """Writes (n, H, W, 3) images to their rows."""
-        for row, image in zip(rows, images, strict=True):
-            self.file.seek(HEADER_BYTES + row * self.row_bytes)
-            self.file.write(image.tobytes())
-        self.file.flush()
-
-
-def _count_row_bytes(identity: dict) -> int:
-    return identity["image_size"] ** 2 * 3
-
-
-def _open_part(store_dir: Path, identity: dict) -> BinaryIO:
-    """Returns images.npy.part opened for reading and writing, with its header."""
-    path = store_dir / "images.npy.part"
-    if (store_dir / "images.npy").exists():  # stopped between renaming this and writing store.json
-        os.replace(store_dir / "images.npy", path)
-    file = open(path, "r+b" if path.exists() else "w+b")  # the caller closes it
-    if file.seek(0, os.SEEK_END) < HEADER_BYTES:
-        file.seek(0)
-        shape = (identity["n_images"], identity["image_size"], identity["image_size"], 3)
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    return file
 
 
 def _check_space(n_bytes: Mapping[Path, int]) -> None:

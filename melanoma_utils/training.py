@@ -4,7 +4,7 @@ import hashlib
 import io
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,15 @@ from torch import nn
 
 from melanoma_utils.epoch import build_accelerator, build_scaler, predict_together, train_epoch
 from melanoma_utils.files import write_bytes
-from melanoma_utils.folds import split_by_fold
 from melanoma_utils.freezing import BATCH_NORM, freeze_layers
 from melanoma_utils.image_store import ImageStore
-from melanoma_utils.inference import Samples, select_samples
+from melanoma_utils.inference import Samples
 from melanoma_utils.memory import keep_freed_memory
 from melanoma_utils.metadata_logit import fit_metadata
 from melanoma_utils.models import LesionClassifier, build_model, describe_model
-from melanoma_utils.objective import CLASSES, Objective, encode_diagnoses
+from melanoma_utils.objective import Objective
 from melanoma_utils.train_config import OPTIMIZERS, TrainConfig, fill_config
+from melanoma_utils.training_images import gather_samples, make_pools
 from melanoma_utils.transforms import build_augmentation
 
 
@@ -66,16 +66,7 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
         MemoryError: a batch does not fit; tells which BATCH_SIZE to try.
         KeyError: an image is not in the store.
     """
-    frames = _split_frames(folds_df, fold, config.has_monitor, log)
-    frames["competition"] = frames["train"][frames["train"]["source"] == "competition"]
-    frames["train"] = pd.concat([frames["train"], pseudo_df], ignore_index=True)
-    samples = {name: select_samples(store, df, config.model.use_metadata) for name, df in frames.items()}
-    if config.target == "diagnosis":
-        samples["train"] = replace(samples["train"], diagnoses=_encode_diagnoses(frames["train"]))
-    sources = frames["train"]["source"].to_numpy()
-    if config.n_external and "external" not in sources:
-        raise ValueError(f"N_EXTERNAL is {config.n_external}, but there are no external images in the folds: run "
-                         "02_create_folds with EXTERNAL_DIR, or say N_EXTERNAL 0")
+    samples, sources = gather_samples(store, folds_df, fold, config, pseudo_df, log)
     run = _Run(samples, sources, config, fold, accelerator or build_accelerator("cpu"), store.identity, metadata_df,
                start, teachers)
     if run.accelerator.device.type == "cpu":
@@ -86,51 +77,6 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
         run.run_epoch(log)
         run.save(Path(partial_path))
     return run.pick_model(), pd.DataFrame(run.history), run.seconds
-
-
-def _split_frames(folds_df: pd.DataFrame, fold: int, has_monitor: bool,
-                  log: Callable[[str], None]) -> dict[str, pd.DataFrame]:
-    """Returns the rows to train on, "train", those left out, "valid", and those that a monitor watches."""
-    train_df, valid_df, _ = split_by_fold(folds_df, fold)
-    frames = {"train": train_df, "valid": valid_df}
-    if has_monitor:
-        n_folds = int(folds_df["fold"].max()) + 1
-        if n_folds < 3:
-            raise ValueError(f"SCHEDULER 'plateau' and EARLY_STOPPING_PATIENCE need at least 3 folds, met {n_folds}: "
-                             "one is scored, another watched, the rest trained on")
-        is_monitor = (train_df["fold"] == (fold + 1) % n_folds) & (train_df["source"] == "competition")
-        frames |= {"train": train_df[~is_monitor], "monitor": train_df[is_monitor]}
-        log(f"fold {(fold + 1) % n_folds} is watched and not trained on, so that fold {fold} decides nothing")
-    for name, df in frames.items():
-        if df["target"].nunique() < 2:
-            raise ValueError(f"fold {fold}: the {len(df)} images of the {name} part hold one class only: make fewer "
-                             "folds in 02_create_folds")
-    return frames
-
-
-def _encode_diagnoses(train_df: pd.DataFrame) -> np.ndarray:
-    diagnoses = encode_diagnoses(train_df)
-    if len(np.unique(diagnoses[diagnoses >= 0])) < 2:
-        raise ValueError(f"TARGET 'diagnosis': the {len(train_df)} training images name less than two of the diagnoses "
-                         f"{CLASSES}: say TARGET 'melanoma'")
-    return diagnoses
-
-
-def _make_pools(sources: np.ndarray, targets: np.ndarray, config: TrainConfig) -> list[tuple[np.ndarray, int]]:
-    """Returns (rows, how many of them an epoch draws), one a pool: those that are all drawn, and the external
-    melanomas, the other external images and the test images where not all are wanted."""
-    drawn, pools = np.zeros(len(targets), bool), []
-    if config.n_external:
-        melanomas, others = (np.flatnonzero((sources == "external") & (targets == t)) for t in (1, 0))
-        n_melanomas = min(len(melanomas), config.n_external // 2)
-        pools += [(melanomas, n_melanomas), (others, min(len(others), config.n_external - n_melanomas))]
-        drawn |= sources == "external"
-    if config.n_pseudo:
-        rows = np.flatnonzero(sources == "test")
-        pools.append((rows, min(len(rows), config.n_pseudo)))
-        drawn |= sources == "test"
-    whole = np.flatnonzero(~drawn)
-    return [(whole, len(whole)), *pools]
 
 
 class _Run:
@@ -145,7 +91,7 @@ class _Run:
         self.seconds = 0.0
         self.best_state: dict | None = None  # of the best epoch, or the mean of the last ones
         self.teachers_sha256 = [_hash_parameters(teacher) for teacher in teachers] or None
-        self.pools = _make_pools(sources, samples["train"].targets, config)
+        self.pools = make_pools(sources, samples["train"].targets, config)
         n_images, world = sum(n for _, n in self.pools), accelerator.num_processes
         self.n_batches = -(-n_images // config.batch_size)
         if n_images // self.n_batches < world:

@@ -202,7 +202,7 @@ def test_what_dicom_headers_say_counts_behind_the_table_and_the_person(page, fas
     assert known["a"] | whole == known["a"] and known["c"]["age_approx"] == 70
     assert pd.isna([known["b"]["sex"], known["b"]["age_approx"], known["c"]["anatom_site_general_challenge"]]).all()
     words = read_words(at)
-    assert "The DICOM header's anatom_site_general_challenge 'hand' of c is not one of" in words
+    assert "The DICOM header's site 'hand' of c is not one of" in words
     assert "sex of 2, age of 2, site of 1 of 3 pictures" in words
     at = upload(page, [*files[:1], ("table.csv", b"image_name,age_approx\na,45\n")])
     assert fast_models[-1]["age_approx"].tolist() == [45] and fast_models[-1]["sex"].tolist() == ["female"]

@@ -4,7 +4,7 @@ import sys
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_pipeline
 
 from melanoma_utils.parameters import check_parameters, read_notebook_defaults, read_parameters
 from melanoma_utils.plan import STEPS
@@ -70,9 +70,11 @@ def test_nbval_finds_the_same_outputs_in_a_fresh_folder(finished, tmp_path, name
 
 @pytest.mark.parametrize("name", ["01_explore_metadata", "02_explore_images"])
 def test_eda_runs(name, data_dir, tmp_path):
-    subprocess.run([sys.executable, "-m", "papermill", ROOT / "EDA" / f"{name}.ipynb", tmp_path / "out.ipynb", "--cwd",
-                    ROOT / "EDA", "-r", "DATA_DIR", data_dir, "--no-progress-bar"], check=True, capture_output=True)
-    outputs = [output for cell in read(tmp_path / "out.ipynb").cells for output in cell.get("outputs", ())]
+    charts = ["-r", "CHARTS_DIR", tmp_path / "charts"] if "metadata" in name else []
+    process = run_pipeline("--notebook", name, "--runs-dir", tmp_path / "runs", "-r", "DATA_DIR", data_dir, *charts,
+                           parameters=None)
+    assert process.stderr == "" and (not charts or len(list((tmp_path / "charts").glob("*.png"))) >= 6)
+    outputs = [output for cell in read(tmp_path / "runs" / f"{name}.ipynb").cells for output in cell.get("outputs", ())]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 6
     assert not [output for output in outputs if output.get("name") == "stderr"]
 

@@ -123,6 +123,6 @@ def test_the_notebook_runs_alone(finished, data_dir, tmp_path):
     assert df["strength"].tolist() == [-0.5, 0, 0.5, 0, 40]
     metrics = json.loads((tmp_path / "output" / "tiny" / "metrics.json").read_text())
     assert df["auc"][df["strength"] == 0].tolist() == pytest.approx([metrics["oof_auc"]] * 2)
-    cells = nbformat.read(tmp_path / "runs" / "14_stress_test.ipynb", as_version=4).cells
+    cells = nbformat.read(tmp_path / "runs" / "tiny" / "14_stress_test.ipynb", as_version=4).cells
     pictures = [o for cell in cells for o in cell.get("outputs", ()) if "image/png" in o.get("data", {})]
     assert len(pictures) == 2 + 4
