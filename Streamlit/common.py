@@ -71,6 +71,11 @@ def get_assessor(folder: Path) -> Assessor:
         st.stop()
 
 
+def uses_metadata(assessor: Assessor) -> bool:
+    """Returns whether sex, age and site make a difference to a model."""
+    return assessor.ensemble.models[0].config.use_metadata
+
+
 def find_warnings(assessor: Assessor) -> list[str]:
     """Returns a sentence where a model has learnt from drawn pictures."""
     is_drawn = assessor.metrics.get("is_synthetic", False)

@@ -79,12 +79,12 @@ def pick_person(assessor: Assessor, files: PatientFiles) -> tuple[str | None, fl
     """Returns sex and age (years) as they are entered for the person in these files, None where they are not."""
     from melanoma_utils.competition import SEXES
 
-    if not _uses_metadata(assessor):
+    if not common.uses_metadata(assessor):
         st.caption("This model looks at the pictures alone; sex, age and site would make no difference.")
         return None, None
     sources = {hash(source) for source in files.pictures.values()}
     if sources and not sources & st.session_state.get("patient_sources", sources):  # none of the pictures before
-        st.session_state.update(patient_sex=UNKNOWN, patient_age=None)
+        forget_person()
     if sources:
         st.session_state["patient_sources"] = sources
     left, right = st.columns(2)
@@ -94,8 +94,9 @@ def pick_person(assessor: Assessor, files: PatientFiles) -> tuple[str | None, fl
     return None if sex == UNKNOWN else sex, age
 
 
-def _uses_metadata(assessor: Assessor) -> bool:
-    return assessor.ensemble.models[0].config.use_metadata
+def forget_person() -> None:
+    """Empties what was entered of another person."""
+    st.session_state.update(patient_sex=UNKNOWN, patient_age=None)
 
 
 def describe(files: PatientFiles, sex: str | None, age: float | None) -> pd.DataFrame:
@@ -121,7 +122,7 @@ def describe(files: PatientFiles, sex: str | None, age: float | None) -> pd.Data
     if len(patients) < 2:
         return known_df
     patient = st.selectbox("The table tells of several persons. Whose lesions are to be compared?", patients,
-                           key="patient_id")
+                           key="patient_id", on_change=forget_person)
     nobodys = known_df.index[known_df["patient_id"].isna()]
     if len(nobodys):
         files.problems.append("By the table these are of no person, and are left out: " + ", ".join(nobodys))
@@ -172,7 +173,7 @@ def edit_known(assessor: Assessor, lesions: dict[str, Lesion], known_df: pd.Data
     from melanoma_utils.patient_table import MAX_AGE
 
     known_df = known_df.loc[list(lesions)]
-    if not _uses_metadata(assessor) or known_df.empty:
+    if not common.uses_metadata(assessor) or known_df.empty:
         return known_df
     sex, age, site = METADATA_COLUMNS
     config, counts = st.column_config, st.empty()
@@ -197,7 +198,7 @@ def edit_known(assessor: Assessor, lesions: dict[str, Lesion], known_df: pd.Data
 def pick_age_then(assessor: Assessor, known_df: pd.DataFrame) -> pd.DataFrame:
     """Returns what is known of a lesion, a table of one row, with the age that is entered for an earlier visit."""
     age = known_df["age_approx"].iloc[0]
-    if not _uses_metadata(assessor) or pd.isna(age):
+    if not common.uses_metadata(assessor) or pd.isna(age):
         return known_df
     n_years = st.number_input("Years ago", 0, int(age), 0, key="patient_years",
                               help="So many years are taken from the age that counts now.")

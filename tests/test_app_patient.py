@@ -253,7 +253,9 @@ def test_several_persons_are_not_compared_with_each_other(page, fast_models):
     table = b"image_name,patient_id\ndark,p\nlight,p\nmiddle,q\nblue,q\n"
     at = upload(page, [*PICTURES, ("table.csv", table)])
     assert set(read_table(at).index) == {"dark", "light"}
+    at.number_input(key="patient_age").set_value(70).run()
     at.selectbox(key="patient_id").set_value("q").run()
+    assert at.number_input(key="patient_age").value is None  # it was the other's
     assert set(read_table(at).index) == {"middle", "blue"}
     at = upload(page, [*PICTURES, ("table.csv", table.replace(b"blue,q\n", b""))])
     assert set(read_table(at).index) == {"middle"} and "of no person, and are left out: blue" in read_words(at)

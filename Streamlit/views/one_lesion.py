@@ -79,7 +79,7 @@ def pick_person(assessor: Assessor, file: MemoryFile) -> pd.DataFrame:
     """Returns a table of one row: sex, age and site as they are entered, missing where unknown."""
     from melanoma_utils.competition import METADATA_COLUMNS, SEXES, SITES
 
-    if not assessor.ensemble.models[0].config.use_metadata:
+    if not common.uses_metadata(assessor):
         st.caption("This model looks at the picture alone; sex, age and site would make no difference.")
         return pd.DataFrame([dict.fromkeys(METADATA_COLUMNS)])
     with st.expander("Sex, age and site, as far as known"):
