@@ -23,6 +23,8 @@ class AugmentConfig:
         brightness: multiply by 1 +- up to this, 0..1.
         contrast: the same for the distance from the image's mean grey, 0..1.
         color: the same for red, green and blue, each by its own factor, 0..1.
+        sharpness: share of the images made sharper or coarser, 0..1, see `sharpness.change_sharpness`; teachers are
+            asked about them as they were before.
     """
 
     flip: bool = True
@@ -33,10 +35,11 @@ class AugmentConfig:
     brightness: float = 0.2
     contrast: float = 0.2
     color: float = 0.0
+    sharpness: float = 0.0
 
     def __post_init__(self):
         limits = {"rotation": (0, 180), "shift": (0, 0.5), "scale_min": (0.25, 4), "scale_max": (self.scale_min, 4),
-                  "brightness": (0, 1), "contrast": (0, 1), "color": (0, 1)}
+                  "brightness": (0, 1), "contrast": (0, 1), "color": (0, 1), "sharpness": (0, 1)}
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name.upper()} {getattr(self, name)} is not in {low}..{high}")
@@ -67,7 +70,8 @@ def normalize(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> to
 
 
 def build_augmentation(config: AugmentConfig) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Returns a function that changes each of (N, 3, H, W) images in 0..1 at random, on their device.
+    """Returns a function that changes each of (N, 3, H, W) images in 0..1 at random, on their device, in all but
+    sharpness.
 
     It draws from torch's global random generator: seed that to repeat a draw.
     """

@@ -76,6 +76,19 @@ def test_a_teacher_moves_the_target_by_its_share():
             assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_a_teacher_is_asked_about_the_picture_before_its_sharpness_changes(monkeypatch):
+    seen = []
+    model, teacher = (build_model(replace(CONFIG.model, dropout=0.0)).eval() for _ in range(2))
+    for name, of_two in (("teacher", teacher), ("model", model)):
+        standardize = of_two.standardize
+        monkeypatch.setattr(of_two, "standardize", lambda x, name=name, standardize=standardize: (
+            seen.append((name, x.clone())), standardize(x))[1])
+    images = torch.rand(8, 3, 32, 32)
+    Objective(model, teachers=[teacher], distill_share=0.5, sharpness=1.0)(images, None, torch.zeros(8))
+    (first, asked), (second, trained) = seen
+    assert (first, second) == ("teacher", "model") and torch.equal(asked, images) and not torch.equal(trained, images)
+
+
 def test_a_teacher_is_not_trained():
     model, teacher = (build_model(CONFIG.model) for _ in range(2))
     objective = Objective(model, teachers=[teacher.eval()], distill_share=0.5)

@@ -55,7 +55,7 @@ def test_color_changes_each_channel_by_its_own_factor():
 
 
 @pytest.mark.parametrize(("name", "value"), [("color", 1.5), ("rotation", 181), ("shift", -0.1), ("brightness", 2),
-                                             ("scale_max", 0.5)])
+                                             ("scale_max", 0.5), ("sharpness", -0.1)])
 def test_values_out_of_range_are_named(name, value):
     with pytest.raises(ValueError, match=f"{name.upper()} {value} is not in"):
         AugmentConfig(**{name: value})
