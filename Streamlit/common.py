@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -76,10 +76,20 @@ def uses_metadata(assessor: Assessor) -> bool:
     return assessor.ensemble.models[0].config.use_metadata
 
 
-def find_warnings(assessor: Assessor) -> list[str]:
-    """Returns a sentence where a model has learnt from drawn pictures."""
-    is_drawn = assessor.metrics.get("is_synthetic", False)
-    return ["This model has learnt from pictures drawn by a program: its numbers say nothing about skin."] * is_drawn
+def find_warnings(assessor: Assessor, sides: Sequence[int]) -> list[str]:
+    """Returns a sentence where a model has learnt from drawn pictures, and one where pictures are smaller than what it
+    has learnt from, or as small.
+
+    Args:
+        assessor: of the model.
+        sides: of the pictures, the shorter one of each in pixels.
+    """
+    is_drawn, wanted = assessor.metrics.get("is_synthetic", False), assessor.ensemble.models[0].config.image_size
+    n_small = sum(side <= wanted for side in sides)
+    which = "This picture has" if len(sides) == 1 else f"{n_small} of these {len(sides)} pictures have"
+    return [*["This model has learnt from pictures drawn by a program: its numbers say nothing about skin."] * is_drawn,
+            *[f"{which} no more than the {wanted} × {wanted} pixels that the model looks at: so small a file is less "
+              "or more sharp than what it has learnt from, and the number less sure."] * (n_small > 0)]
 
 
 def pick_prevalence(assessor: Assessor) -> float:

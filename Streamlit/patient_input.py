@@ -26,11 +26,12 @@ STYLE = {"skin": 0.2, "hue": 0.1, "pattern": 0.8, "mole_size": 0.4, "pigment": 0
 
 
 class Lesion(NamedTuple):
-    """A picture that could be read: as it is shown, as the models want it, what speaks against it, its content's
-    hash."""
+    """A picture that could be read: as it is shown, as the models want it, its shorter side in pixels, what speaks
+    against it, its content's hash."""
 
     thumbnail: str
     image: np.ndarray
+    side: int
     objections: tuple[str, ...]
     digest: str
 
@@ -139,8 +140,8 @@ def read_lesion(assessor: Assessor, source: MemoryFile | ZipMember) -> Lesion | 
         content = source.read_bytes()
         file = uploads.check_upload(str(source), content)
         picture = common.read_picture(file)
-        return Lesion(encode_thumbnail(picture), decode_image(assessor, file), common.find_objections(picture),
-                      hashlib.sha256(content).hexdigest())
+        return Lesion(encode_thumbnail(picture), decode_image(assessor, file), min(picture.shape[:2]),
+                      common.find_objections(picture), hashlib.sha256(content).hexdigest())
     except (ValueError, FileNotFoundError) as error:
         return f"{str(error).rstrip('.')}."
 

@@ -177,6 +177,14 @@ def test_a_model_of_drawn_pictures_says_so_beside_its_number(app, common, jpeg):
     assert "drawn by a program: its numbers say nothing about skin" in read_texts(upload(app, jpeg))
 
 
+@pytest.mark.parametrize(("size", "is_small"), [((64, 90), True), ((66, 90), False)])
+def test_a_picture_no_larger_than_what_the_model_looks_at_has_a_number_that_is_less_sure(app, size, is_small):
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (180, 120, 100)).save(buffer, "PNG")
+    texts = read_texts(upload(app, buffer.getvalue(), "small.png"))
+    assert ("This picture has no more than the 64 × 64 pixels" in texts) == is_small and "Probability of" in texts
+
+
 def test_the_next_picture_is_of_a_person_of_whom_nothing_is_known(app, jpeg):
     upload(app, jpeg)
     app.selectbox(key="sex").set_value("male")

@@ -223,7 +223,7 @@ with right:
     with st.spinner("Asking the models …"):
         answer = common.remember("lesion_answer", (key, id(assessor), person), lambda: ask_models(
             assessor, image[None], person_df).logits[0])  # (n_models,)
-    for warning in common.find_warnings(assessor):
+    for warning in common.find_warnings(assessor, [min(picture.shape[:2])]):
         st.warning(warning)
     show_answer(assessor, answer, point, prevalence)
 st.markdown(ADVICE)

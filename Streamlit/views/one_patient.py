@@ -155,7 +155,7 @@ from melanoma_utils.lesion_ranking import score_lesions  # noqa: E402
 
 known_df = patient_input.describe(files, sex, age)
 lesions = patient_input.read_lesions(assessor, files, list(known_df.index))
-files.problems[:0] = common.find_warnings(assessor)
+files.problems[:0] = common.find_warnings(assessor, [lesion.side for lesion in lesions.values()])
 show_problems(files.problems)
 known_df = patient_input.edit_known(assessor, lesions, known_df)
 refused = {name: lesion for name, lesion in lesions.items() if lesion.objections}
