@@ -28,7 +28,7 @@ PHOTOGRAPH_SIZE = (6000, 4000)  # width, height in pixels of most of the competi
 
 def compare_rates(what: str, ours: Callable[[], object], reference: Callable[[], object], n_items: int, unit: str,
                   reference_name: str, n_repeats: int = 3) -> dict:
-    """Returns a row: how many items a second two ways do, run in turn.
+    """Returns a row, and prints it as a line: how many items a second two ways do, run in turn.
 
     Args:
         what: the thing that is measured.
@@ -51,20 +51,17 @@ def compare_rates(what: str, ours: Callable[[], object], reference: Callable[[],
 
 
 def make_row(what: str, unit: str, ours: float, reference: float, reference_name: str) -> dict:
-    """Returns a row of two figures and their ratio, ours / reference; see `compare_rates`."""
-    return {"what": what, "unit": unit, "ours": ours, "reference": reference, "ratio": ours / reference,
-            "reference_name": reference_name}
+    """Prints two figures and their ratio, ours / reference, as a line; returns the row of `compare_rates`."""
+    row = {"what": what, "unit": unit, "ours": ours, "reference": reference, "ratio": ours / reference,
+           "reference_name": reference_name}
+    print(f"{what}: {format_figure(ours)} {unit}, {reference_name}: {format_figure(reference)}; "
+          f"ratio {format_figure(row['ratio'])}", flush=True)
+    return row
 
 
 def format_figure(value: float) -> str:
     """Returns a figure with two digits behind the point, as a power of ten where these would be 0.00."""
     return f"{value:,.2f}" if abs(value) >= 0.005 or value == 0 else f"{value:.1e}"
-
-
-def describe_row(row: Mapping[str, object]) -> str:
-    """Returns a row of `make_row` as a line."""
-    ours, reference, ratio = (format_figure(row[name]) for name in ("ours", "reference", "ratio"))
-    return f"{row['what']}: {ours} {row['unit']}, {row['reference_name']}: {reference}; ratio {ratio}"
 
 
 def measure_peak_memory(function: Callable, *arguments: object, **options: object) -> float:

@@ -27,9 +27,10 @@ def test_rates_are_items_a_second_and_the_ways_take_turns(monkeypatch):
                    "reference_name": "the plain way"}
 
 
-def test_a_row_is_told_with_figures_that_are_not_rounded_to_nothing():
+def test_a_row_is_told_with_figures_that_are_not_rounded_to_nothing(capsys):
     row = benchmark.make_row("largest difference", "logits", 1.2e-6, 1e-4, "allowed")
-    assert benchmark.describe_row(row) == "largest difference: 1.2e-06 logits, allowed: 1.0e-04; ratio 0.01"
+    assert row["ratio"] == pytest.approx(0.012)
+    assert capsys.readouterr().out == "largest difference: 1.2e-06 logits, allowed: 1.0e-04; ratio 0.01\n"
     assert [benchmark.format_figure(value) for value in (0, 0.005, 1234.5)] == ["0.00", "0.01", "1,234.50"]
 
 
