@@ -142,7 +142,7 @@ def test_an_experiment_run_by_hand_has_the_parameters_of_its_checkpoints(folder)
     (folder / "parameters.json").unlink()
     card = build_card(folder)
     assert "`LR` 0.0125" in card and "`ARCH` \"timm/test_resnet\"" in card and "`TTA_VIEWS` 2" in card
-    assert "over\nresamples of whole patients" in card
+    assert "intervals over resamples of whole patients" in card
 
 
 def test_the_card_of_rounded_weights_says_so_before_anything_else(folder):
