@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melanoma_utils import experiment
+from melanoma_utils import experiment, fold_predictions
 from melanoma_utils.competition import read_test
 from melanoma_utils.experiment import checkpoint_path, describe_training, find_trained_folds, is_trained, save_fold
 from melanoma_utils.fold_predictions import predict_test_fold, read_fold_predictions, read_oof
@@ -125,13 +125,13 @@ def test_an_image_that_two_folds_predict_is_refused(folder):
 def test_test_predictions_are_kept_and_follow_the_checkpoint(folder, test_store, data_dir, monkeypatch):
     test_df = read_test(data_dir)
     first = predict_test_fold(folder, 0, test_store, test_df, tta_views=1)
-    predict, calls = experiment.predict_logits, []
+    predict, calls = fold_predictions.predict_logits, []
 
     def count(*arguments, **options):
         calls.append(1)
         return predict(*arguments, **options)
 
-    monkeypatch.setattr(experiment, "predict_logits", count)
+    monkeypatch.setattr(fold_predictions, "predict_logits", count)
     again = predict_test_fold(folder, 0, test_store, test_df, tta_views=1)
     assert not calls and again.equals(first)
     checkpoint_path(folder, 0).write_bytes(checkpoint_path(folder, 2).read_bytes())
