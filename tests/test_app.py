@@ -50,6 +50,14 @@ def jpeg(path):
     return path.read_bytes()
 
 
+@pytest.fixture(scope="module")
+def large_jpeg(path):
+    """The picture larger than what the model looks at, so that nothing is said of its size."""
+    buffer = io.BytesIO()
+    Image.open(path).resize((120, 90)).save(buffer, "JPEG", quality=92)
+    return buffer.getvalue()
+
+
 def upload(app, content, name="lesion.jpg"):
     return app.file_uploader[0].set_value((name, content, "application/octet-stream")).run()
 
@@ -114,9 +122,9 @@ def test_one_click_takes_a_drawn_lesion_and_says_so(app, jpeg):
     assert "mine" in read_texts(app) and "not a photograph" not in read_texts(app)
 
 
-def test_a_low_score_never_reassures(app, jpeg, monkeypatch):
+def test_a_low_score_never_reassures(app, large_jpeg, monkeypatch):
     answer_with(monkeypatch, -9)
-    text = read_texts(upload(app, jpeg))
+    text = read_texts(upload(app, large_jpeg))
     assert "The model sees no sign of melanoma in this picture; it misses 3 of 100 melanomas" in text
     assert "Whatever the number" in text and "goes to a doctor" in text and "basal cell carcinoma" in text
     assert not app.warning and not any(word in app.info[0].value for word in ("benign", "harmless", "healthy"))
@@ -129,10 +137,10 @@ def test_a_high_score_sends_to_a_doctor(app, jpeg, monkeypatch):
     assert not app.info and "Whatever the number" in text
 
 
-def test_threshold_and_prevalence_are_those_of_the_sidebar(app, common, jpeg, monkeypatch):
+def test_threshold_and_prevalence_are_those_of_the_sidebar(app, common, large_jpeg, monkeypatch):
     points_df = pd.read_csv(common.SHIPPED_DIR / "operating_points.csv").set_index("wanted_sensitivity")
     answer_with(monkeypatch, (points_df.loc[0.9, "threshold"] + points_df.loc[0.98, "threshold"]) / 2)
-    upload(app, jpeg)
+    upload(app, large_jpeg)
     app.radio(key="sensitivity").set_value(0.9).run()
     assert len(app.info) == 1 and not app.warning
     app.radio(key="sensitivity").set_value(0.98).run()
