@@ -10,13 +10,14 @@ import pandas as pd
 from melanoma_utils.archives import MemoryFile, ZipMember
 from melanoma_utils.competition import METADATA_COLUMNS, SEXES, SITES, read_table
 from melanoma_utils.dicom import read_dicom_metadata
+from melanoma_utils.external import SITE_NAMES
 from melanoma_utils.image_files import SUFFIXES
 
 # What clinics and DICOM headers (BodyPartExamined) also say. A hand or a foot may be two of the sites: neither is here.
 SEX_WORDS = {sex[0]: sex for sex in SEXES}
-SITE_WORDS = {word: site for site, words in {
+SITE_WORDS = SITE_NAMES | {word: site for site, words in {
     "head/neck": ("head", "neck", "face", "scalp", "ear", "nose"),
-    "torso": ("trunk", "back", "chest", "abdomen", "anterior torso", "posterior torso", "lateral torso"),
+    "torso": ("trunk", "back", "chest", "abdomen"),
     "upper extremity": ("arm", "forearm", "upper arm"),
     "lower extremity": ("leg", "thigh", "lower leg"),
     "palms/soles": ("palm", "sole", "palms", "soles"),

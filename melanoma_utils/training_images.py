@@ -41,7 +41,7 @@ def gather_samples(store: ImageStore, folds_df: pd.DataFrame, fold: int, config:
 
 
 def _split_frames(folds_df: pd.DataFrame, fold: int, has_monitor: bool,
-                   log: Callable[[str], None]) -> dict[str, pd.DataFrame]:
+                  log: Callable[[str], None]) -> dict[str, pd.DataFrame]:
     """Returns the rows to train on, "train", those left out, "valid", and those that a monitor watches."""
     train_df, valid_df, _ = split_by_fold(folds_df, fold)
     frames = {"train": train_df, "valid": valid_df}
