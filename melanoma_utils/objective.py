@@ -9,8 +9,7 @@ from torch import nn
 
 from melanoma_utils.freezing import fold_batch_norms
 from melanoma_utils.models import LesionClassifier
-from melanoma_utils.sharpness import change_sharpness
-from melanoma_utils.transforms import resize_batch
+from melanoma_utils.transforms import AugmentConfig, disturb_images, resize_batch
 
 TARGETS = ("melanoma", "diagnosis")
 # The classes of the ISIC 2019 challenge but melanoma, and names in the competition's train.csv that belong to them: the
@@ -39,15 +38,15 @@ class Objective(nn.Module):
     -log P(no melanoma) - log P(class | no melanoma). So images of unknown diagnosis, four fifths of the competition's,
     teach what they can, and the melanoma's logit means the same with either target.
 
-    With teachers the target of an image is in part what they say of the very same picture, changed as it is but in
-    sharpness: the probability of their mean logit (knowledge distillation, Hinton et al. 2015, arXiv 1503.02531).
+    With teachers the target of an image is in part what they say of the very same picture, before it is disturbed: the
+    probability of their mean logit (knowledge distillation, Hinton et al. 2015, arXiv 1503.02531).
     """
 
     def __init__(self, model: LesionClassifier, target: str = "melanoma",
                  frozen_batch_norms: Sequence[nn.Module] = (), teachers: Sequence[LesionClassifier] = (),
-                 distill_share: float = 0.0, sharpness: float = 0.0):
+                 distill_share: float = 0.0, augment: AugmentConfig | None = None):
         super().__init__()
-        self.sharpness = sharpness
+        self.augment = augment or AugmentConfig()  # for `transforms.disturb_images`
         self.teachers, self.distill_share = tuple(teachers), distill_share  # a tuple: none of their parameters is ours
         self.model, self.frozen_batch_norms = model, list(frozen_batch_norms)
         self.backbone = fold_batch_norms(model.backbone, self.frozen_batch_norms)  # the same parameters
@@ -74,7 +73,7 @@ class Objective(nn.Module):
         """
         if self.teachers:
             targets = (1 - self.distill_share) * targets + self.distill_share * self._ask_teachers(images, metadata)
-        images = self.model.standardize(change_sharpness(images, self.sharpness))
+        images = self.model.standardize(disturb_images(images, self.augment))
         features = self.model.dropout(self.backbone(images))  # (B, C)
         logits = self.model.score(features, metadata)  # (B,)
         loss = nn.functional.binary_cross_entropy_with_logits(logits, targets)

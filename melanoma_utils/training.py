@@ -112,7 +112,7 @@ class _Run:
         if config.freeze_batch_norm:
             frozen = [module for module in self.model.modules() if isinstance(module, BATCH_NORM)]
         self.objective = Objective(self.model, config.target, frozen, teachers, config.distill_share,
-                                   config.augment.sharpness)
+                                   config.augment)
         self.objective.to(memory_format=torch.channels_last)
         self.prepared = accelerator.prepare(self.objective)  # on its device; its gradients are those of all processes
         extra = {"momentum": 0.9} if config.optimizer == "sgd" else {}

@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from melanoma_utils.artefacts import add_artefacts
+from melanoma_utils.sharpness import change_sharpness
+
 TTA_VIEWS = (1, 2, 4, 8)
 
 
@@ -23,8 +26,9 @@ class AugmentConfig:
         brightness: multiply by 1 +- up to this, 0..1.
         contrast: the same for the distance from the image's mean grey, 0..1.
         color: the same for red, green and blue, each by its own factor, 0..1.
-        sharpness: share of the images made sharper or coarser, 0..1, see `sharpness.change_sharpness`; teachers are
-            asked about them as they were before.
+        artefacts: share of the images on which something is drawn that says nothing of the lesion, 0..1, see
+            `artefacts.add_artefacts`.
+        sharpness: share of the images made sharper or coarser, 0..1, see `sharpness.change_sharpness`.
     """
 
     flip: bool = True
@@ -35,11 +39,13 @@ class AugmentConfig:
     brightness: float = 0.2
     contrast: float = 0.2
     color: float = 0.0
+    artefacts: float = 0.0
     sharpness: float = 0.0
 
     def __post_init__(self):
         limits = {"rotation": (0, 180), "shift": (0, 0.5), "scale_min": (0.25, 4), "scale_max": (self.scale_min, 4),
-                  "brightness": (0, 1), "contrast": (0, 1), "color": (0, 1), "sharpness": (0, 1)}
+                  "brightness": (0, 1), "contrast": (0, 1), "color": (0, 1),
+                  "artefacts": (0, 1), "sharpness": (0, 1)}
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name.upper()} {getattr(self, name)} is not in {low}..{high}")
@@ -71,7 +77,7 @@ def normalize(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> to
 
 def build_augmentation(config: AugmentConfig) -> Callable[[torch.Tensor], torch.Tensor]:
     """Returns a function that changes each of (N, 3, H, W) images in 0..1 at random, on their device, in all but
-    sharpness.
+    what `disturb_images` does.
 
     It draws from torch's global random generator: seed that to repeat a draw.
     """
@@ -92,6 +98,15 @@ def build_augmentation(config: AugmentConfig) -> Callable[[torch.Tensor], torch.
         return images.contiguous(memory_format=torch.channels_last)
 
     return augment
+
+
+def disturb_images(images: torch.Tensor, config: AugmentConfig) -> torch.Tensor:
+    """Returns (N, 3, H, W) images in 0..1 with artefacts, and as sharp or coarse as other pictures, at random.
+
+    Teachers are asked about the images as they were before. It computes in float32, also where autocast is on.
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        return change_sharpness(add_artefacts(images, config.artefacts), config.sharpness)
 
 
 def check_tta_views(n_views: int) -> None:

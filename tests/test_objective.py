@@ -10,7 +10,7 @@ from melanoma_utils.models import ModelConfig, build_model
 from melanoma_utils.objective import CLASSES, Objective, encode_diagnoses
 from melanoma_utils.train_config import TrainConfig
 from melanoma_utils.training import train_fold
-from melanoma_utils.transforms import resize_batch
+from melanoma_utils.transforms import AugmentConfig, resize_batch
 
 CONFIG = TrainConfig(model=ModelConfig("timm/test_resnet", image_size=32), n_epochs=1, batch_size=16)
 NAMES = ["nevus", "solar lentigo", "seborrheic keratosis", "melanoma", "unknown", None]
@@ -76,7 +76,8 @@ def test_a_teacher_moves_the_target_by_its_share():
             assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_a_teacher_is_asked_about_the_picture_before_its_sharpness_changes(monkeypatch):
+@pytest.mark.parametrize("augment", [AugmentConfig(sharpness=1.0), AugmentConfig(artefacts=1.0)])
+def test_a_teacher_is_asked_about_the_picture_before_it_is_disturbed(monkeypatch, augment):
     seen = []
     model, teacher = (build_model(replace(CONFIG.model, dropout=0.0)).eval() for _ in range(2))
     for name, of_two in (("teacher", teacher), ("model", model)):
@@ -84,7 +85,7 @@ def test_a_teacher_is_asked_about_the_picture_before_its_sharpness_changes(monke
         monkeypatch.setattr(of_two, "standardize", lambda x, name=name, standardize=standardize: (
             seen.append((name, x.clone())), standardize(x))[1])
     images = torch.rand(8, 3, 32, 32)
-    Objective(model, teachers=[teacher], distill_share=0.5, sharpness=1.0)(images, None, torch.zeros(8))
+    Objective(model, teachers=[teacher], distill_share=0.5, augment=augment)(images, None, torch.zeros(8))
     (first, asked), (second, trained) = seen
     assert (first, second) == ("teacher", "model") and torch.equal(asked, images) and not torch.equal(trained, images)
 
