@@ -106,20 +106,12 @@ def _tell_data(metrics: Mapping, config: Mapping, folds_df: pd.DataFrame,
                subgroups_df: pd.DataFrame) -> dict[str, object]:
     ours_df, external_df = (folds_df[folds_df["source"] == source] for source in ("competition", "external"))
     leak = measure_patient_leak(ours_df)["leak"].max()
-    train, external, extra = config["train"], "", ""
+    external = ""
     if len(external_df):
-        name = config["store"]["external"]["source"]
-        external = (f" {len(external_df):,} external images (`{name}`) of {external_df['patient_id'].nunique():,} "
-                    f"lesions or patients, {external_df['target'].sum():,} melanomas, are scored apart, out of folds "
-                    "of their own, by lesion: where nobody knows the patients, one may be in two folds.")
-        extra = f", and the external images (`{name}`) without those of that fold" + (
-            f", of which an epoch draws {train['n_external']:,}, half of them melanomas as far as there are so many"
-            if train["n_external"] else "")
-    if train["teachers"]:
-        extra += f", and test images labelled by {', '.join(train['teachers'])}"
-    if train["distill_from"]:
-        extra += (f"; {train['distill_share']:.0%} of each target is what the networks of "
-                  f"{', '.join(train['distill_from'])} without that fold say of the same changed picture")
+        external = (f" {len(external_df):,} external images (`{config['store']['external']['source']}`) of "
+                    f"{external_df['patient_id'].nunique():,} lesions or patients, {external_df['target'].sum():,} "
+                    "melanomas, are scored apart, out of folds of their own, by lesion: where nobody knows the "
+                    "patients, one may be in two folds.")
     tones_df = subgroups_df[subgroups_df["attribute"].str.startswith("skin tone")
                             & subgroups_df["group"].isin(DARK_TONES)]
     dark = f"{tones_df['n_images'].sum():,} images, {tones_df['n_melanomas'].sum():,} of them melanomas"
@@ -128,10 +120,32 @@ def _tell_data(metrics: Mapping, config: Mapping, folds_df: pd.DataFrame,
     return {
         "leak": "No patient is in two folds." if leak == 0 else f"**LEAK: in the worst fold {leak:.1%} of the images "
                 "have their patient in training as well. The figures are too good.**",
-        "share": metrics["n_melanomas"] / metrics["n_images"], "external_data": external, "extra_training": extra,
+        "share": metrics["n_melanomas"] / metrics["n_images"], "external_data": external,
+        "extra_training": _tell_extra_training(config, has_external=len(external_df) > 0),
         "rare": rare, "training": tables.tabulate_training(folds_df),
         "other_cancers": "In the training data so many are marked as one of these: "
                          f"{_count(folds_df, 'diagnosis', OTHER_CANCERS, with_melanomas=False)}."}
+
+
+def _tell_extra_training(config: Mapping, has_external: bool) -> str:
+    """Returns what is trained on beside the images as they are."""
+    train, augment, extra = config["train"], config["train"]["augment"], ""
+    if has_external:
+        extra = f", and the external images (`{config['store']['external']['source']}`) without those of that fold" + (
+            f", of which an epoch draws {train['n_external']:,}, half of them melanomas as far as there are so many"
+            if train["n_external"] else "")
+    if train["teachers"]:
+        extra += f", and test images labelled by {', '.join(train['teachers'])}"
+    if augment["artefacts"]:
+        extra += (f"; on {augment['artefacts']:.0%} of the pictures, melanomas or not, a dark frame, bars, a ruler or "
+                  "a pen mark is added, which says nothing")
+    if augment["sharpness"]:
+        extra += f"; {augment['sharpness']:.0%} are made sharper or coarser"
+    if train["distill_from"]:
+        extra += (f"; {train['distill_share']:.0%} of each target is what the networks of "
+                  f"{', '.join(train['distill_from'])} without that fold say of the same turned, shifted and coloured "
+                  "picture")
+    return extra
 
 
 def _count(df: pd.DataFrame, column: str, values: Iterable[str], with_melanomas: bool = True) -> str:

@@ -20,7 +20,7 @@ from melanoma_utils.competition import METADATA_COLUMNS, encode_metadata, read_t
 from melanoma_utils.evaluation import check_prevalence
 from melanoma_utils.files import write_csv
 from melanoma_utils.image_files import list_images
-from melanoma_utils.images import load_at_sizes
+from melanoma_utils.images import load_at_sizes, read_image_size
 from melanoma_utils.inference import Forward, Samples, pick_device, predict_logits
 from melanoma_utils.models import LesionClassifier, load_checkpoint
 from melanoma_utils.openvino_runtime import RUNTIMES, compile_openvino, is_openvino_wanted
@@ -67,8 +67,6 @@ def load_ensemble(path: str | Path) -> Ensemble:
     return Ensemble([model for model, _ in loaded], next(iter(wanted))[-1])
 
 
-
-
 def predict_images(ensemble: Ensemble, images: Mapping[str, Source],
                    metadata_df: pd.DataFrame | None = None, *, tta_views: int = 4, device: str = "cpu",
                    n_jobs: int = -1, to_probs: Callable[[np.ndarray], np.ndarray] = expit,
@@ -84,13 +82,15 @@ def predict_images(ensemble: Ensemble, images: Mapping[str, Source],
         device: "cpu" or "cuda".
         n_jobs: processes that decode; -1 is one a core.
         to_probs: what makes probabilities of logits, never falling, such as `calibration.apply_calibration`.
-        log: called with a line after every chunk of images.
+        log: called with a line after every chunk of images, and with one where files are as small as what the models
+            look at, or smaller.
 
     Returns:
         (predictions_df, bad): columns image_name, probability (of the mean logit over the models), lowest, highest (of
         the single models); image_name -> reason.
     """
     names, models, config, logits, bad = list(images), ensemble.models, ensemble.models[0].config, [], {}
+    n_small = 0
     forwards = ensemble.forwards or (None,) * len(models)
     how = [config.image_size], config.resize_mode, config.clean_steps, ensemble.decode_size
     for start in range(0, len(names), CHUNK):
@@ -98,15 +98,20 @@ def predict_images(ensemble: Ensemble, images: Mapping[str, Source],
         n_workers = n_jobs if len(chunk) > 8 else 1  # processes take longer to start than a few images to decode
         loaded = dict(zip(chunk, Parallel(n_workers)(delayed(_try_load)(images[name], *how) for name in chunk),
                           strict=True))
-        bad |= {name: image for name, image in loaded.items() if isinstance(image, str)}
+        bad |= {name: reason for name, reason in loaded.items() if isinstance(reason, str)}
         good = [name for name in chunk if name not in bad]
+        n_small += sum(loaded[name][1] <= config.image_size for name in good)
         if good:
-            samples = Samples(np.stack([loaded[name] for name in good]), np.arange(len(good)),
+            samples = Samples(np.stack([loaded[name][0] for name in good]), np.arange(len(good)),
                               _select_metadata(good, metadata_df) if config.use_metadata else None)
             logits.append(pd.DataFrame(
                 {k: predict_logits(model, samples, tta_views=tta_views, device=device, forward=forward)
                  for k, (model, forward) in enumerate(zip(models, forwards, strict=True))}, index=good))
         log(f"{start + len(chunk):,} of {len(names):,} images")
+    if n_small:
+        log(f"{n_small:,} of these have no more than the {config.image_size} × {config.image_size} pixels that the "
+            "models look at: so small a file is less or more sharp than what they have learnt from, and the number "
+            "less sure")
     logits_df = pd.concat(logits) if logits else pd.DataFrame(columns=range(len(models)), dtype=np.float32)
     values = logits_df.to_numpy(np.float64)  # (N, n_models)
     probs = to_probs(np.stack([values.mean(1), values.min(1), values.max(1)], axis=1))  # (N, 3)
@@ -115,9 +120,10 @@ def predict_images(ensemble: Ensemble, images: Mapping[str, Source],
     return predictions_df, bad
 
 
-def _try_load(path: Source, *how: object) -> np.ndarray | str:
+def _try_load(path: Source, *how: object) -> tuple[np.ndarray, int] | str:
+    """Returns an image as the models want it and the shorter side of its file in pixels, or why it can't be read."""
     try:
-        return load_at_sizes(path, *how)[0]
+        return load_at_sizes(path, *how)[0], min(read_image_size(path))
     except (ValueError, FileNotFoundError) as error:
         return str(error)
 

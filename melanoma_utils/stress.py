@@ -11,6 +11,7 @@ from kornia.filters import gaussian_blur2d
 from kornia.geometry.transform import rotate
 from PIL import Image
 
+from melanoma_utils.artefacts import draw_frames
 from melanoma_utils.drawing import DARK_HAIR, draw_hairs
 from melanoma_utils.image_store import JoinedImages
 from melanoma_utils.transforms import to_float
@@ -100,6 +101,12 @@ def _add_hairs(images: np.ndarray, strength: float, seeds: Sequence) -> np.ndarr
     return (images + covers * (255 * np.array(DARK_HAIR, np.float32) - images)).round().astype(np.uint8)
 
 
+def _add_frames(images: np.ndarray, strength: float, seeds: Sequence) -> np.ndarray:
+    radius = math.sqrt(2) * (1 - strength / 100)  # of half the side
+    center, softness, level, radius = (torch.full((1, 1, 1, 1), x) for x in (0.0, 0.03, 0.03, radius))
+    return _to_uint8(draw_frames(to_float(images), radius, radius, center, center, softness, level))
+
+
 def _to_uint8(images: torch.Tensor) -> np.ndarray:
     """Returns (N, 3, H, W) images in 0..1 as (N, H, W, 3) uint8."""
     return (images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
@@ -128,5 +135,6 @@ STRESSES = {
     "blur": Stress(_blur, 0, 20, "sigma, % of the image's side"),
     "jpeg": Stress(_compress, 0, 99, "100 − JPEG quality", is_whole=True),
     "rotation": Stress(_rotate, -180, 180, "degrees"),
+    "frame": Stress(_add_frames, 0, 80, "dark round frame, % of the way from a corner to the middle"),
     "hair": Stress(_add_hairs, 0, MAX_HAIRS, "dark hairs", is_whole=True),
 }

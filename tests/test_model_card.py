@@ -1,5 +1,6 @@
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from melanoma_utils.models import ModelConfig, build_model, save_checkpoint
 from melanoma_utils.operating_points import compute_operating_points
 from melanoma_utils.subgroups import compute_subgroups
 from melanoma_utils.train_config import TrainConfig
+from melanoma_utils.transforms import AugmentConfig
 
 CONFIG = TrainConfig(model=ModelConfig("timm/test_resnet", image_size=32), n_epochs=1, lr=0.0125)
 
@@ -94,6 +96,17 @@ def test_what_the_data_hardly_hold_is_counted(folder, folds_df):
     assert "marked as one of these: 3 images." in card and "| basal cell carcinoma | 2 |" in card
     rows_df[["image_name", "patient_id", "target", "fold"]].to_csv(folder / "folds.csv", index=False)
     assert "palms and soles, nobody knows" in build_card(folder)
+
+
+def test_it_tells_what_is_put_over_the_training_pictures_and_who_teaches(folder, store):
+    config = replace(CONFIG, distill_from=("first", "second"), distill_share=0.6,
+                     augment=AugmentConfig(artefacts=0.5, sharpness=0.25))
+    description = describe_training(config, 0, folder / "folds.csv", store, 2)
+    save_checkpoint(checkpoint_path(folder, 0), build_model(CONFIG.model),
+                    {k: v for k, v in description.items() if k != "model"})
+    training = " ".join(build_card(folder).partition("## Training data")[2].split())
+    assert "on 50% of the pictures, melanomas or not, a dark frame, bars, a ruler or a pen mark is added" in training
+    assert "25% are made sharper or coarser; 60% of each target is what the networks of first, second" in training
 
 
 def test_external_images_are_told_apart(folder, folds_df, store):

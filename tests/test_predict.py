@@ -3,6 +3,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from melanoma_utils import predict
 from melanoma_utils.calibration import apply_calibration, read_calibration
@@ -46,6 +47,17 @@ def test_probabilities_for_people_of_a_prevalence(experiment_dir, data_dir, tmp_
         wanted = apply_calibration(calibration, np.log(raw / (1 - raw)), 0.01)
         np.testing.assert_allclose(tables[1][column], wanted, rtol=1e-6)
     assert tables[1]["probability"].mean() < tables[0]["probability"].mean()
+
+
+def test_it_says_how_many_files_are_small(experiment_dir, data_dir, tmp_path, capsys):
+    path = next((data_dir / "jpeg" / "test").glob("*.jpg"))
+    size = load_ensemble(experiment_dir).models[0].config.image_size
+    for name, side in (("small", size), ("large", size + 1)):
+        Image.open(path).resize((side, 2 * side)).save(tmp_path / f"{name}.png")
+    assert main([str(tmp_path), "--model", str(experiment_dir), "-o", str(tmp_path / "p.csv")]) == 0
+    assert f"1 of these have no more than the {size} × {size} pixels" in capsys.readouterr().out
+    assert main([str(tmp_path / "large.png"), "--model", str(experiment_dir), "-o", str(tmp_path / "p.csv")]) == 0
+    assert "pixels" not in capsys.readouterr().out
 
 
 def test_a_prevalence_wants_a_share_and_a_calibration(experiment_dir, data_dir, tmp_path, capsys):

@@ -6,7 +6,7 @@ import pytest
 from melanoma_utils.stress import STRESSES, StressedImages, check_stress, stress_images
 
 RISING = {"brightness": (0.1, 0.3, 0.6), "blur": (1.5, 4, 8), "jpeg": (20, 70, 95), "rotation": (2, 5, 10),
-          "hair": (5, 20, 80)}
+          "frame": (10, 30, 50), "hair": (5, 20, 80)}
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,16 @@ def test_quarter_turns_are_exact_and_corners_are_not_black(images):
         assert np.abs(turned - np.rot90(images, turns, (1, 2))).max() <= 1
     bright = np.full_like(images, 200)
     assert stress_images(bright, "rotation", 45).min() >= 199
+
+
+def test_a_frame_reaches_from_the_corners_as_far_as_it_is_told(images):
+    bright = np.full_like(images, 200)
+    corners, half = (stress_images(bright, "frame", strength)[0, ..., 0] for strength in (10, 50))
+    side = len(corners)
+    for framed, radius in ((corners, 0.9 * 2**0.5), (half, 0.5 * 2**0.5)):
+        y, x = np.mgrid[-1:1:side * 1j, -1:1:side * 1j]
+        distance = np.hypot(y, x) / radius
+        assert (framed[distance > 1.05] < 10).all() and (framed[distance < 0.95] == 200).all()
 
 
 def test_hairs_are_dark_and_further_ones_come_on_top(images):
