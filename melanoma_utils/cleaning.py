@@ -7,7 +7,7 @@ from PIL import Image
 from scipy import ndimage
 
 # Chosen by looking at SIIM-ISIC and HAM10000 pictures and, for hairs, on drawn ones whose hairs are known.
-FRAME_LEVEL = 0.4  # of the median brightness; corners under a frame lie below it and vignettes above
+FRAME_LEVEL = 0.4  # of the bright field's median brightness; corners under a frame lie below it and vignettes above
 FRAME_SHARE = 0.002  # of the crop that may still be frame
 MAX_CUT = 0.15  # of the bright field on each side; the square in a circle takes 0.146
 HAIR_WIDTH, HAIR_LENGTH = 0.02, 0.1  # of the shorter side: a hair is narrower than the one and longer than the other
@@ -44,7 +44,7 @@ def check_clean_steps(steps: Sequence[str]) -> None:
 def crop_dark_frame(image: np.ndarray) -> np.ndarray:
     """Returns the largest centred part of the bright field that holds nearly none of the dark frame around it.
 
-    The centre and the proportions are those of the rows and columns that are mostly bright. The image comes back
+    The centre and the proportions are those of the rows and columns at least half as bright as the brightest. The image comes back
     whole where no frame is found, or where the dark reaches further in than a round field's does: a lesion, a sticker.
 
     Args:
@@ -52,9 +52,10 @@ def crop_dark_frame(image: np.ndarray) -> np.ndarray:
     """
     cell = max(1, round(min(image.shape[:2]) / 128))  # a coarse grid of about 128 cells, in which hairs vanish
     frame = _find_frame(np.asarray(Image.fromarray(image.max(2)).reduce(cell)))
-    rows, columns = (np.flatnonzero(frame.mean(axis) < 0.5) for axis in (1, 0))
-    if not (frame.any() and len(rows) and len(columns)):
+    if not frame.any():
         return image
+    widths = ((~frame).mean(axis) for axis in (1, 0))  # of the bright field, row by row and column by column
+    rows, columns = (np.flatnonzero(width >= width.max() / 2) for width in widths)
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     for cut in np.arange(0, MAX_CUT + 0.005, 0.01):
         y_cut, x_cut = round(cut * (bottom - top)), round(cut * (right - left))
@@ -66,7 +67,8 @@ def crop_dark_frame(image: np.ndarray) -> np.ndarray:
 
 def _find_frame(brightness: np.ndarray) -> np.ndarray:
     """Returns where the frame is (H, W) bool: dark and joined to a dark corner, if at least two corners are dark."""
-    dark = brightness < FRAME_LEVEL * np.median(brightness)
+    bright = brightness[brightness >= brightness.max() / 5]  # without the frame, which may be most of the picture
+    dark = brightness < FRAME_LEVEL * np.median(bright)
     dark = ndimage.binary_opening(np.pad(dark, 2, mode="edge"), np.ones((3, 3)))[2:-2, 2:-2]
     labels, _ = ndimage.label(dark)
     corners = labels[[0, 0, -1, -1], [0, -1, 0, -1]]

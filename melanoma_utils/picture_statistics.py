@@ -4,6 +4,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from melanoma_utils.cleaning import crop_dark_frame
+
 SIZE = 128  # side in pixels at which all is measured, and also that of the smallest pictures that were at hand
 QUANTILES = (2, 10, 25, 50, 75, 90, 98)  # per cent
 GRADIENT_QUANTILES = (50, 75, 90, 97)
@@ -13,15 +15,19 @@ SHARPNESS = tuple(f"gradient{level}_{q}" for level in range(N_LEVELS) for q in G
 
 
 def shrink_picture(picture: np.ndarray) -> np.ndarray:
-    """Returns a picture of any size squashed to (SIZE, SIZE, 3) uint8.
+    """Returns a picture of any size without its dark frame, squashed to (SIZE, SIZE, 3) uint8.
 
     Of large ones rows and columns are left out first, so that at least 4 * SIZE stay: 24 megapixels take milliseconds.
+    A dermatoscope's round field is rare in the collections at hand and common elsewhere: cut, it weighs nothing. A dark
+    edge that takes less than a twentieth stays.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
     """
     down, right = (max(1, side // (4 * SIZE)) for side in picture.shape[:2])
-    small = Image.fromarray(np.ascontiguousarray(picture[::down, ::right]))
+    small = np.ascontiguousarray(picture[::down, ::right])
+    cropped = crop_dark_frame(small)
+    small = Image.fromarray(cropped if cropped.size < 0.95 * small.size else small)
     return np.asarray(small.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 
 

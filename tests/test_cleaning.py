@@ -72,7 +72,7 @@ def test_a_hair_across_globules_takes_only_what_is_near_it():
     assert np.abs(cleaned.astype(int) - dotted).mean() < 0.6 < np.abs(hairy.astype(int) - dotted).mean()
 
 
-@pytest.mark.parametrize(("n_columns", "radius"), [(256, 0.5), (256, 0.6), (340, 0.6)])
+@pytest.mark.parametrize(("n_columns", "radius"), [(256, 0.36), (256, 0.5), (256, 0.6), (340, 0.6)])
 def test_a_round_frame_is_cropped_and_the_lesion_kept(n_columns, radius):
     bare = draw_lesion(n_columns=n_columns)
     image = add_frame(bare, radius)

@@ -13,6 +13,7 @@ from melanoma_utils.decoys import DECOYS, draw_decoy
 from melanoma_utils.drawing import draw_image, draw_skin
 from melanoma_utils.external import find_external_images, read_external
 from melanoma_utils.input_gate import find_objections, read_gate, write_gate
+from melanoma_utils.stress import stress_images
 from melanoma_utils.synthetic import SyntheticConfig, make_latents
 
 PATH = ROOT / "Streamlit" / "model" / "input_gate.json"
@@ -43,6 +44,15 @@ def test_drawn_lesions_pass(lesions, gate):
 def test_drawn_pictures_of_other_things_do_not(gate):
     others = [draw_decoy(kind, seed) for kind in DECOYS for seed in range(1000, 1005)]
     assert count(others, gate, NOT_DERMOSCOPY) >= 0.95 * len(others)
+
+
+@pytest.mark.parametrize("reach", [10, 29, 45, 52])  # 29: a circle that touches the edges; 52: most of the picture
+def test_a_dark_round_frame_changes_nothing(lesions, gate, reach):
+    others = [draw_decoy(kind, seed) for kind in DECOYS for seed in range(1000, 1003)]
+    framed, framed_others = ([stress_images(np.asarray(Image.fromarray(picture).resize((256, 256)))[None], "frame",
+                                            reach)[0] for picture in pictures] for pictures in (lesions, others))
+    assert count(framed, gate) <= 0.1 * len(lesions)
+    assert count(framed_others, gate) >= 0.9 * len(others)
 
 
 def test_a_blurred_lesion_is_called_blurred(lesions, gate):
