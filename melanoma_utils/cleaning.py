@@ -44,9 +44,9 @@ def check_clean_steps(steps: Sequence[str]) -> None:
 def crop_dark_frame(image: np.ndarray) -> np.ndarray:
     """Returns the largest centred part of the bright field that holds nearly none of the dark frame around it.
 
-    The centre and the proportions are those of the rows and columns in which the field is at least half as wide as where
-    it is widest. The image comes back whole where no frame is found, or where the dark reaches further in than a round
-    field's does: a lesion, a sticker.
+    The centre and the proportions are those of the rows and columns where the field is at least half as wide as at its
+    widest. The image comes back whole where no frame is found, or where the dark reaches further in than a round field
+    leaves it: a lesion, a sticker.
 
     Args:
         image: (H, W, 3) uint8 RGB.
