@@ -2,7 +2,7 @@
 
 Networks take them for signs of a melanoma, because suspicious lesions are photographed with more care: pen marks
 (Winkler et al. 2019, doi 10.1001/jamadermatol.2019.1735), scale bars (Winkler et al. 2021, doi
-10.1016/j.ejca.2020.12.010). Here are lengths shares of half the side: the picture reaches from -1 to 1 both ways.
+10.1016/j.ejca.2020.12.010). Lengths here are shares of half the side: a picture reaches from -1 to 1 both ways.
 """
 
 import torch

@@ -63,7 +63,9 @@ def load_ensemble(path: str | Path) -> Ensemble:
         ValueError: a checkpoint or the second stages are damaged, there are not as many of these as of models, or the
             models want images of different size, shape or cleaning.
     """
-    paths = sorted(Path(path).glob("fold_*.safetensors")) if Path(path).is_dir() else [Path(path)]
+    paths = [Path(path)]
+    if Path(path).is_dir():
+        paths = sorted(Path(path).glob("fold_*.safetensors"), key=lambda p: (len(p.name), p.name))  # 10 after 9
     if not paths:
         raise FileNotFoundError(f"{path} holds no fold_*.safetensors: give a checkpoint, or an experiment's folder")
     loaded = [load_checkpoint(checkpoint_path) for checkpoint_path in paths]
