@@ -149,7 +149,7 @@ def _rank_with_patient(stages: Sequence[SecondStage], logits_df: pd.DataFrame, k
     known_df = known_df.rename_axis("image_name").reset_index()
     known_df["patient_id"] = known_df["patient_id"].fillna("image " + known_df["image_name"])
     tables = [logits.rename("logit").rename_axis("image_name").reset_index() for _, logits in logits_df.items()]
-    return predict_with_context(stages, tables, known_df)["logit"].to_numpy()
+    return expit(predict_with_context(stages, tables, known_df)["logit"].to_numpy())
 
 
 def _try_load(path: Source, *how: object) -> tuple[np.ndarray, int] | str:
