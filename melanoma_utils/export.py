@@ -6,13 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from melanoma_utils.context_choice import CHOICE_FILE
 from melanoma_utils.experiment import checkpoint_path, find_evaluated_folds, find_trained_folds, hash_checkpoints
 from melanoma_utils.files import read_json, write_bytes, write_json
 from melanoma_utils.model_card import CARD_NAME, tell_half_precision
 from melanoma_utils.models import load_checkpoint, save_checkpoint
 
-FILES = ("parameters.json", "calibration.json", "operating_points.csv", "subgroups.csv", "oof_scores.csv", CHOICE_FILE)
+FILES = ("parameters.json", "calibration.json", "operating_points.csv", "subgroups.csv", "oof_scores.csv")
 
 
 def export_model(experiment_dir: str | Path, model_dir: str | Path) -> float:

@@ -186,6 +186,5 @@ def _tell_context(metrics: Mapping, context_df: pd.DataFrame) -> str:
         return "Not measured: that wants two trained folds at least, and folds by patient."
     used = metrics.get("context", {"used": "none"})["used"]
     sentence = "The figures above are the image networks' alone" + (
-        "." if used == "none" else f"; the submission of 05, and `melanoma_utils.predict` where a table "
-        f"names the patients, blend them with the second stage \"{used}\".")
+        "." if used == "none" else f"; the submission of 05 blends them with the second stage \"{used}\".")
     return f"{tables.tabulate_context(context_df)}\n\n{sentence}"

@@ -17,17 +17,14 @@ from scipy.special import expit
 from melanoma_utils.archives import Source
 from melanoma_utils.calibration import apply_calibration, read_calibration
 from melanoma_utils.competition import METADATA_COLUMNS, encode_metadata, read_table
-from melanoma_utils.context_choice import CHOICE_FILE
 from melanoma_utils.evaluation import check_prevalence
 from melanoma_utils.files import write_csv
-from melanoma_utils.image_context import predict_with_context
 from melanoma_utils.image_files import list_images
 from melanoma_utils.images import load_at_sizes, read_image_size
 from melanoma_utils.inference import Forward, Samples, pick_device, predict_logits
 from melanoma_utils.models import LesionClassifier, load_checkpoint
 from melanoma_utils.openvino_runtime import RUNTIMES, compile_openvino, is_openvino_wanted
 from melanoma_utils.patient_table import describe_pictures
-from melanoma_utils.second_stage import SecondStage, read_second_stages
 from melanoma_utils.transforms import TTA_VIEWS
 
 CHUNK = 256  # images decoded and predicted at a time
@@ -41,14 +38,11 @@ class Ensemble:
         models: in evaluation mode; they want the same images.
         decode_size: side in pixels for which their training images were decoded, see `images.load_at_sizes`.
         forwards: what computes each model's logits, see `inference.predict_logits`.
-        stages: a second stage a model, which sees a patient's images beside each other; none: `image_context` is not
-            asked.
     """
 
     models: list[LesionClassifier]
     decode_size: int
     forwards: tuple[Forward | None, ...] = ()
-    stages: tuple[SecondStage, ...] = ()
 
     def compile(self) -> "Ensemble":
         """Returns the ensemble with its models compiled by OpenVINO."""
@@ -56,16 +50,13 @@ class Ensemble:
 
 
 def load_ensemble(path: str | Path) -> Ensemble:
-    """Returns the models of a checkpoint, or of all `fold_*.safetensors` in a folder with their second stages.
+    """Returns the models of a checkpoint, or of all `fold_*.safetensors` in a folder.
 
     Raises:
         FileNotFoundError: there is no such file, or no checkpoint in the folder.
-        ValueError: a checkpoint or the second stages are damaged, there are not as many of these as of models, or the
-            models want images of different size, shape or cleaning.
+        ValueError: a checkpoint is damaged, or the models want images of different size, shape or cleaning.
     """
-    paths = [Path(path)]
-    if Path(path).is_dir():
-        paths = sorted(Path(path).glob("fold_*.safetensors"), key=lambda p: (len(p.name), p.name))  # 10 after 9
+    paths = sorted(Path(path).glob("fold_*.safetensors")) if Path(path).is_dir() else [Path(path)]
     if not paths:
         raise FileNotFoundError(f"{path} holds no fold_*.safetensors: give a checkpoint, or an experiment's folder")
     loaded = [load_checkpoint(checkpoint_path) for checkpoint_path in paths]
@@ -73,16 +64,7 @@ def load_ensemble(path: str | Path) -> Ensemble:
                config.get("store", {}).get("decode_size", m.config.image_size)) for m, config in loaded}
     if len(wanted) > 1:
         raise ValueError(f"the models in {path} want different images: {sorted(wanted)}; give one checkpoint")
-    return Ensemble([model for model, _ in loaded], next(iter(wanted))[-1],
-                    stages=_read_stages(Path(path) / CHOICE_FILE, len(loaded)))
-
-
-def _read_stages(path: Path, n_models: int) -> tuple[SecondStage, ...]:
-    stages = tuple(read_second_stages(path)) if path.is_file() else ()
-    if stages and len(stages) != n_models:
-        raise ValueError(f"{path} holds {len(stages)} second stages, but there are {n_models} models: run "
-                         "04_evaluate_oof again")
-    return stages
+    return Ensemble([model for model, _ in loaded], next(iter(wanted))[-1])
 
 
 def predict_images(ensemble: Ensemble, images: Mapping[str, Source],
@@ -95,8 +77,7 @@ def predict_images(ensemble: Ensemble, images: Mapping[str, Source],
         ensemble: of `load_ensemble`.
         images: image_name -> image file.
         metadata_df: columns image_name, sex, age_approx (years), anatom_site_general_challenge, for models that use
-            them; images without a row there, or without any table, count as unknown in all three. With a column
-            patient_id that names one for several images, the ensemble's second stages are asked.
+            them; images without a row there, or without any table, count as unknown in all three.
         tta_views: 1, 2, 4 or 8 flips and turns averaged.
         device: "cpu" or "cuda".
         n_jobs: processes that decode; -1 is one a core.
@@ -106,8 +87,7 @@ def predict_images(ensemble: Ensemble, images: Mapping[str, Source],
 
     Returns:
         (predictions_df, bad): columns image_name, probability (of the mean logit over the models), lowest, highest (of
-        the single models), and where second stages are asked rank_with_patient (place among all images, 0 to 1, beside
-        the patient's other ones, see `image_context.predict_with_context`); image_name -> reason.
+        the single models); image_name -> reason.
     """
     names, models, config, logits, bad = list(images), ensemble.models, ensemble.models[0].config, [], {}
     n_small = 0
@@ -137,19 +117,7 @@ def predict_images(ensemble: Ensemble, images: Mapping[str, Source],
     probs = to_probs(np.stack([values.mean(1), values.min(1), values.max(1)], axis=1))  # (N, 3)
     predictions_df = pd.DataFrame(probs, columns=["probability", "lowest", "highest"])
     predictions_df.insert(0, "image_name", logits_df.index)
-    if ensemble.stages and metadata_df is not None and "patient_id" in metadata_df:
-        known_df = metadata_df.set_index("image_name").reindex(logits_df.index)
-        if known_df["patient_id"].dropna().duplicated().any():
-            predictions_df["rank_with_patient"] = _rank_with_patient(ensemble.stages, logits_df, known_df)
     return predictions_df, bad
-
-
-def _rank_with_patient(stages: Sequence[SecondStage], logits_df: pd.DataFrame, known_df: pd.DataFrame) -> np.ndarray:
-    """Returns (N,) ranks in 0..1; an image of which no patient is known has one of its own."""
-    known_df = known_df.rename_axis("image_name").reset_index()
-    known_df["patient_id"] = known_df["patient_id"].fillna("image " + known_df["image_name"])
-    tables = [logits.rename("logit").rename_axis("image_name").reset_index() for _, logits in logits_df.items()]
-    return expit(predict_with_context(stages, tables, known_df)["logit"].to_numpy())
 
 
 def _try_load(path: Source, *how: object) -> tuple[np.ndarray, int] | str:
@@ -189,8 +157,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="image files, folders, zip archives")
     parser.add_argument("--model", required=True, help="folder of an experiment, of an exported model, or a checkpoint")
     parser.add_argument("-o", "--output", default="predictions.csv", metavar="FILE")
-    parser.add_argument("--metadata", metavar="FILE.csv",
-                        help="sex, age, site and patient by image_name, as in test.csv")
+    parser.add_argument("--metadata", metavar="FILE.csv", help="sex, age and site by image_name, as in test.csv")
     parser.add_argument("--prevalence", type=float, metavar="SHARE",
                         help="give calibrated probabilities for people among whose lesions this share are melanomas, "
                              "such as 0.0176; by the calibration.json beside the model")
@@ -234,9 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"not predicted: {reason}", file=sys.stderr)
     meaning = "not calibrated" if a.prevalence is None else \
         f"calibrated for a share of melanomas of {a.prevalence:.3g}"
-    print(f"{a.output}: {len(predictions_df):,} images by {len(ensemble.models)} models; {meaning}, "
-          + "ranked beside the patient's other images as well, " * ("rank_with_patient" in predictions_df)
-          + "not a medical device")
+    print(f"{a.output}: {len(predictions_df):,} images by {len(ensemble.models)} models; {meaning}, not a medical "
+          "device")
     return int(bool(bad))
 
 

@@ -135,6 +135,6 @@ STRESSES = {
     "blur": Stress(_blur, 0, 20, "sigma, % of the image's side"),
     "jpeg": Stress(_compress, 0, 99, "100 − JPEG quality", is_whole=True),
     "rotation": Stress(_rotate, -180, 180, "degrees"),
-    "frame": Stress(_add_frames, 0, 80, "dark round frame, % of the way from a corner to the middle"),
+    "frame": Stress(_add_frames, 0, 80, "% from corner to middle"),
     "hair": Stress(_add_hairs, 0, MAX_HAIRS, "dark hairs", is_whole=True),
 }

@@ -57,21 +57,6 @@ def write_scores(folder):
     df[["target", "logit"]].to_csv(folder / "oof_scores.csv", index=False)
 
 
-def test_what_the_patient_s_other_images_add_is_told_where_they_count(open_page):
-    def change(folder):
-        metrics = json.loads((folder / "metrics.json").read_text())
-        metrics["context"] = {"used": "lesion", "oof_auc": 0.9123, "oof_auc_low": 0.8, "oof_auc_high": 0.95}
-        (folder / "metrics.json").write_text(json.dumps(metrics))
-    assert any("other images" in c.value and "0.912 (0.800–0.950)" in c.value for c in open_page(change).caption)
-
-
-def test_nothing_is_told_of_other_images_where_they_do_not_count(open_page):
-    def change(folder):
-        metrics = json.loads((folder / "metrics.json").read_text())
-        (folder / "metrics.json").write_text(json.dumps(metrics | {"context": {"used": "none"}}))
-    assert not any("other images" in c.value for c in open_page(change).caption)
-
-
 def test_every_view_of_an_experiment_that_has_all(open_page):
     def change(folder):
         write_scores(folder)

@@ -96,6 +96,13 @@ def test_an_image_without_a_frame_stays_whole():
         assert np.array_equal(crop_dark_frame(image), image)
 
 
+@pytest.mark.parametrize("side", [6, 60])
+def test_a_glare_in_a_dark_picture_is_no_field(side):
+    image = np.full((256, 256, 3), 40, np.uint8)
+    image[100:100 + side, 120:120 + side] = 250
+    assert np.array_equal(crop_dark_frame(image), image)
+
+
 @pytest.mark.parametrize("radius", [30, 80])
 @pytest.mark.parametrize("centre", [(128, 128), (0, 128), (5, 5), (128, 255)])
 def test_a_black_lesion_is_no_frame_even_at_the_border_or_in_a_corner(centre, radius):

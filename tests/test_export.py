@@ -39,8 +39,7 @@ def test_the_experiment_s_card_and_files_go_along_and_half_precision_is_told(exp
     assert f"| {point['sensitivity']:.1%} (" in card and f" | {point['specificity']:.1%} (" in card
     metrics, exported = (read_json(folder / "metrics.json") for folder in (experiment_dir, tmp_path))
     assert exported == metrics | {"checkpoints_sha256": hash_checkpoints(tmp_path, [0, 1])}
-    for name in ("parameters.json", "calibration.json", "operating_points.csv", "subgroups.csv", "oof_scores.csv",
-                 "second_stage.json"):
+    for name in ("parameters.json", "calibration.json", "operating_points.csv", "subgroups.csv", "oof_scores.csv"):
         assert (tmp_path / name).read_bytes() == (experiment_dir / name).read_bytes()
 
 

@@ -55,6 +55,11 @@ def test_a_dark_round_frame_changes_nothing(lesions, gate, reach):
     assert count(framed_others, gate) >= 0.9 * len(others)
 
 
+def test_a_field_that_is_a_spot_in_the_dark_is_refused(lesions, gate):
+    pictures = np.stack([np.asarray(Image.fromarray(lesion).resize((256, 256))) for lesion in lesions])
+    assert count(stress_images(pictures, "frame", 75), gate) >= 0.95 * len(lesions)
+
+
 def test_a_blurred_lesion_is_called_blurred(lesions, gate):
     blurred = [np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(0.04 * 224))) for image in lesions]
     assert count(blurred, gate, BLURRED) >= 0.9 * len(blurred)

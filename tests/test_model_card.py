@@ -138,7 +138,7 @@ def test_what_the_other_images_add_is_told_and_whether_the_submission_uses_it(fo
                                                      "verdict": "better"}]))
     assert "| + context | 0.100 (0.100–0.100) |" in build_card(folder) and "networks' alone." in build_card(folder)
     change_metrics(folder, context={"wanted": "auto", "used": "lesion", "why": "it gains"})
-    assert 'blend them with the second stage "lesion".' in build_card(folder)
+    assert 'blends them with the second stage "lesion".' in build_card(folder)
 
 
 def test_leaking_folds_and_missing_ones_are_not_passed_over(folder, folds_df):

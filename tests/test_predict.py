@@ -4,20 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from scipy.special import logit
 
 from melanoma_utils import predict
 from melanoma_utils.calibration import apply_calibration, read_calibration
-from melanoma_utils.competition import read_test, read_train
-from melanoma_utils.context_choice import write_choice
+from melanoma_utils.competition import read_test
 from melanoma_utils.export import export_model
-from melanoma_utils.fold_predictions import read_oof
-from melanoma_utils.folds import read_folds
-from melanoma_utils.image_context import predict_with_context
 from melanoma_utils.image_files import list_images
 from melanoma_utils.models import ModelConfig, build_model, save_checkpoint
 from melanoma_utils.predict import load_ensemble, main, predict_images
-from melanoma_utils.second_stage import read_second_stages
 
 
 @pytest.fixture
@@ -64,49 +58,6 @@ def test_it_says_how_many_files_are_small(experiment_dir, data_dir, tmp_path, ca
     assert f"1 of these have no more than the {size} × {size} pixels" in capsys.readouterr().out
     assert main([str(tmp_path / "large.png"), "--model", str(experiment_dir), "-o", str(tmp_path / "p.csv")]) == 0
     assert "pixels" not in capsys.readouterr().out
-
-
-@pytest.fixture
-def with_stages(experiment_dir, data_dir, tmp_path):
-    """A copy of the experiment with second stages of its two folds, whatever 04 chose."""
-    folder = tmp_path / "with_stages"
-    shutil.copytree(experiment_dir, folder)
-    write_choice(folder, "lesion", "lesion", read_oof(folder, read_folds(folder / "folds.csv"), [0, 1]),
-                 read_train(data_dir))
-    return folder
-
-
-def test_a_table_with_patients_ranks_each_image_beside_the_patient_s_others_as_05_does(with_stages, data_dir, tmp_path,
-                                                                                        capsys):
-    out, model, images = tmp_path / "p.csv", str(with_stages), data_dir / "jpeg" / "test"
-    assert main([str(images), "--model", model, "-o", str(out), "--metadata", str(data_dir / "test.csv")]) == 0
-    assert "ranked beside the patient's other images" in capsys.readouterr().out
-    df = pd.read_csv(out).set_index("image_name")
-    tables = [predict_images(load_ensemble(path), list_images([images]), n_jobs=1)[0]
-              for path in sorted(with_stages.glob("fold_*.safetensors"))]
-    tables = [table.assign(logit=logit(table["probability"])) for table in tables]
-    stages = read_second_stages(with_stages / "second_stage.json")
-    wanted = predict_with_context(stages, tables, read_test(data_dir)).set_index("image_name")["logit"]
-    assert df["rank_with_patient"].between(0, 1).all()
-    assert np.allclose(logit(df["rank_with_patient"]), wanted.loc[df.index], atol=1e-3)
-    assert df["rank_with_patient"].corr(df["probability"], "spearman") < 0.9999
-
-
-def test_without_patients_of_several_images_nothing_is_ranked(with_stages, data_dir, tmp_path):
-    test_df = pd.read_csv(data_dir / "test.csv")
-    unknown_df = test_df.assign(patient_id=None)
-    for table_df in (test_df.drop_duplicates("patient_id"), unknown_df):
-        table_df.to_csv(tmp_path / "known.csv", index=False)
-        assert main([str(data_dir / "jpeg" / "test"), "--model", str(with_stages), "-o", str(tmp_path / "p.csv"),
-                     "--metadata", str(tmp_path / "known.csv")]) == 0
-        assert "rank_with_patient" not in pd.read_csv(tmp_path / "p.csv")
-
-
-def test_second_stages_of_other_folds_are_refused(with_stages):
-    (with_stages / "fold_1.safetensors").unlink()
-    with pytest.raises(ValueError, match="holds 2 second stages, but there are 1 models: run 04"):
-        load_ensemble(with_stages)
-    assert load_ensemble(with_stages / "fold_0.safetensors").stages == ()
 
 
 def test_a_prevalence_wants_a_share_and_a_calibration(experiment_dir, data_dir, tmp_path, capsys):

@@ -10,16 +10,13 @@ from conftest import ROOT
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from melanoma_utils.blending import blend_scores
 from melanoma_utils.competition import METADATA_COLUMNS, encode_metadata, find_images, read_test, read_train
 from melanoma_utils.drawing import draw_image
 from melanoma_utils.files import read_json
 from melanoma_utils.folds import create_folds
 from melanoma_utils.inference import Samples, predict_logits, select_samples
 from melanoma_utils.models import load_checkpoint
-from melanoma_utils.patient_context import make_features, select_features
 from melanoma_utils.predict import load_ensemble, predict_images
-from melanoma_utils.second_stage import predict_second_stage
 from melanoma_utils.store_building import build_store
 from melanoma_utils.stress import stress_images
 from melanoma_utils.synthetic import SyntheticConfig, make_latents
@@ -91,10 +88,3 @@ def test_each_model_ranks_the_fold_that_it_has_not_seen_as_metrics_tell(real_dir
         df.loc[rows, "logit"] = predict_logits(model, select_samples(store, df[rows], model.config.use_metadata),
                                                tta_views=parameters["TTA_VIEWS"])
     assert roc_auc_score(df["target"], df["logit"]) == pytest.approx(metrics["oof_auc"], abs=0.001)
-    features_df, stages = select_features(make_features(df)), load_ensemble(MODEL).stages
-    stage_logits = np.empty(len(df))
-    for fold, stage in enumerate(stages):  # none has seen the patients of its fold either
-        rows = (df["fold"] == fold).to_numpy()
-        stage_logits[rows] = predict_second_stage([stage], features_df[rows])
-    blended = blend_scores(np.column_stack([df["logit"], stage_logits]), "rank")
-    assert roc_auc_score(df["target"], blended) == pytest.approx(metrics["context"]["oof_auc"], abs=0.001)

@@ -45,11 +45,6 @@ def show_headline(metrics: dict) -> None:
         st.metric("Patients", f"{metrics['n_patients']:,}", width="content")
     st.caption(f"{metrics['n_images']:,} images, {metrics['n_melanomas']:,} of them melanomas, each scored by a "
                f"network that had not seen its patient. Source: {metrics['source']}.")
-    context = metrics.get("context", {})
-    if "oof_auc" in context:
-        area, low, high = (f"{context[f'oof_auc{end}']:.3f}" for end in ("", "_low", "_high"))
-        st.caption(f"Ranked beside the patient's other images as well, as `melanoma_utils.predict` does where a table "
-                   f"names the patients: {area} ({low}–{high}).")
     if metrics["is_synthetic"]:
         st.warning("These pictures are drawn by a program: the figures say that it works, and nothing about skin.")
 
