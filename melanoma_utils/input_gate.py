@@ -1,8 +1,8 @@
 """Whether a picture can be assessed at all, and if not, why not.
 
-What it asks: is the picture large enough, was it taken with a dermoscope, is it sharp, is there anything on the skin?
-Whether several lesions are in it is not asked: by such statistics a second lesion can't be told from hairs, rulers and
-the mottling of skin (`15_input_gate` fits and measures the gate).
+What it asks: is the picture large enough, does a dark frame leave enough of it, was it taken with a dermoscope, is it
+sharp, is there anything on the skin? Whether several lesions are in it is not asked: by such statistics a second lesion
+can't be told from hairs, rulers and the mottling of skin (`15_input_gate` fits and measures the gate).
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from melanoma_utils.files import read_json, write_json
-from melanoma_utils.picture_statistics import measure_statistics, shrink_picture
+from melanoma_utils.picture_statistics import MIN_FIELD, measure_field, measure_statistics, shrink_picture
 
 CLIP = 4.0  # standard deviations beyond which a statistic counts no more
 
@@ -100,6 +100,8 @@ def find_objections(picture: np.ndarray, gate: Gate) -> tuple[str, ...]:
     height, width = picture.shape[:2]
     if min(height, width) < gate.min_side:
         return (f"it is only {width} × {height} pixels, and either side must have at least {gate.min_side}",)
+    if measure_field(picture) < MIN_FIELD:
+        return ("its dark frame takes up most of it: cut it off, and give what is left",)
     return judge_statistics(measure_statistics(shrink_picture(picture)), gate)
 
 

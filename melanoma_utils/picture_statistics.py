@@ -9,26 +9,42 @@ from melanoma_utils.cleaning import crop_dark_frame
 SIZE = 128  # side in pixels at which all is measured, and also that of the smallest pictures that were at hand
 QUANTILES = (2, 10, 25, 50, 75, 90, 98)  # per cent
 GRADIENT_QUANTILES = (50, 75, 90, 97)
+MIN_FIELD = 0.2  # of the picture, a round field of six tenths of its width; of half of it the AUC falls to 0.85
 N_LEVELS = 4  # of the gradients' pyramid: SIZE, SIZE / 2, …
 RING_EDGES = ((0, 0.35), (0.35, 0.7), (0.7, 1), (1.15, 2))  # distance from the centre; 1 is the middle of an edge
 SHARPNESS = tuple(f"gradient{level}_{q}" for level in range(N_LEVELS) for q in GRADIENT_QUANTILES)
 
 
-def shrink_picture(picture: np.ndarray) -> np.ndarray:
-    """Returns a picture of any size without its dark frame, squashed to (SIZE, SIZE, 3) uint8.
-
-    Of large ones rows and columns are left out first, so that at least 4 * SIZE stay: 24 megapixels take milliseconds.
-    A dermatoscope's round field is rare in the collections at hand and common elsewhere: cut, it weighs nothing. A dark
-    edge that takes less than a twentieth stays, and so does one that leaves less than an eighth.
+def measure_field(picture: np.ndarray) -> float:
+    """Returns which share of a picture `crop_dark_frame` leaves, 0..1; 1 where there is no dark frame.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
     """
-    down, right = (max(1, side // (4 * SIZE)) for side in picture.shape[:2])
-    small = np.ascontiguousarray(picture[::down, ::right])
+    small = _thin_out(picture)
+    return crop_dark_frame(small).size / small.size
+
+
+def shrink_picture(picture: np.ndarray) -> np.ndarray:
+    """Returns a picture of any size without its dark frame, squashed to (SIZE, SIZE, 3) uint8.
+
+    A dermatoscope's round field is rare in the collections at hand and common elsewhere: cut, it weighs nothing. A dark
+    edge that takes less than a twentieth stays, and so does one that leaves less than MIN_FIELD.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+    """
+    small = _thin_out(picture)
     cropped = crop_dark_frame(small)
-    small = Image.fromarray(cropped if 0.12 < cropped.size / small.size < 0.95 else small)
+    small = Image.fromarray(cropped if MIN_FIELD <= cropped.size / small.size < 0.95 else small)
     return np.asarray(small.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+
+
+def _thin_out(picture: np.ndarray) -> np.ndarray:
+    """Returns a large picture without some of its rows and columns, so that 24 megapixels take milliseconds; at least
+    4 * SIZE of them stay."""
+    down, right = (max(1, side // (4 * SIZE)) for side in picture.shape[:2])
+    return np.ascontiguousarray(picture[::down, ::right])
 
 
 def measure_statistics(image: np.ndarray) -> dict[str, float]:
