@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from melanoma_utils.transforms import AugmentConfig, build_augmentation, make_tta_views, normalize, to_float
+from melanoma_utils.transforms import (
+    AugmentConfig,
+    build_augmentation,
+    disturb_images,
+    make_tta_views,
+    normalize,
+    to_float,
+)
 
 
 def test_to_float_scales_and_moves_the_channels(store):
@@ -54,7 +61,17 @@ def test_color_changes_each_channel_by_its_own_factor():
     assert (factors.std(0) > 0.05).all() and abs(torch.corrcoef(factors.T)[0, 1]) < 0.5
 
 
-@pytest.mark.parametrize(("name", "value"), [("color", 1.5), ("rotation", 181), ("shift", -0.1), ("brightness", 2),
+def test_disturbing_is_the_same_where_autocast_is_on():
+    config, images = AugmentConfig(artefacts=1.0, sharpness=1.0), torch.rand(16, 3, 32, 32)
+    torch.manual_seed(0)
+    plain = disturb_images(images, config)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(disturb_images(images, config), plain)
+    assert not torch.equal(plain, images) and disturb_images(images, AugmentConfig()) is images
+
+
+@pytest.mark.parametrize(("name", "value"), [("color", 1.5), ("artefacts", 1.5), ("rotation", 181), ("shift", -0.1), ("brightness", 2),
                                              ("scale_max", 0.5), ("sharpness", -0.1)])
 def test_values_out_of_range_are_named(name, value):
     with pytest.raises(ValueError, match=f"{name.upper()} {value} is not in"):
