@@ -115,14 +115,15 @@ def test_the_notebook_runs_alone(finished, data_dir, tmp_path):
     shutil.copytree(finished[0] / "output", tmp_path / "output")
     flags = ["--notebook", "14_stress_test", *place(tmp_path, data_dir)[:-3]]  # without SUBMISSIONS_DIR
     small = ["-p", "EXPERIMENT", "tiny", "-p", "BRIGHTNESS_CHANGES", "[-0.5, 0.5]", "-p", "BLUR_SIGMAS", "[]", "-p",
-             "JPEG_LOSSES", "[]", "-p", "ROTATIONS", "[]", "-p", "HAIR_COUNTS", "[40]", "-p", "N_RESAMPLES", "50"]
+             "JPEG_LOSSES", "[]", "-p", "ROTATIONS", "[]", "-p", "FRAME_REACHES", "[30]", "-p", "HAIR_COUNTS", "[40]",
+             "-p", "N_RESAMPLES", "50"]
     process = run_pipeline(*flags, *small, parameters=None)
     assert process.stderr == "" and process.stdout.count("brightness: AUC from") == 1
     df = pd.read_csv(tmp_path / "output" / "tiny" / "stress_test.csv")
-    assert df["kind"].tolist() == ["brightness"] * 3 + ["hair"] * 2
-    assert df["strength"].tolist() == [-0.5, 0, 0.5, 0, 40]
+    assert df["kind"].tolist() == ["brightness"] * 3 + ["frame"] * 2 + ["hair"] * 2
+    assert df["strength"].tolist() == [-0.5, 0, 0.5, 0, 30, 0, 40]
     metrics = json.loads((tmp_path / "output" / "tiny" / "metrics.json").read_text())
-    assert df["auc"][df["strength"] == 0].tolist() == pytest.approx([metrics["oof_auc"]] * 2)
+    assert df["auc"][df["strength"] == 0].tolist() == pytest.approx([metrics["oof_auc"]] * 3)
     cells = nbformat.read(tmp_path / "runs" / "tiny" / "14_stress_test.ipynb", as_version=4).cells
     pictures = [o for cell in cells for o in cell.get("outputs", ()) if "image/png" in o.get("data", {})]
-    assert len(pictures) == 2 + 4
+    assert len(pictures) == 3 + 4
