@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from melanoma_utils.files import read_json, write_json
-from melanoma_utils.picture_statistics import MIN_FIELD, measure_field, measure_statistics, shrink_picture
+from melanoma_utils.picture_statistics import MIN_FIELD, cut_frame, measure_statistics, squash_picture
 
 CLIP = 4.0  # standard deviations beyond which a statistic counts no more
 
@@ -100,9 +100,10 @@ def find_objections(picture: np.ndarray, gate: Gate) -> tuple[str, ...]:
     height, width = picture.shape[:2]
     if min(height, width) < gate.min_side:
         return (f"it is only {width} × {height} pixels, and either side must have at least {gate.min_side}",)
-    if measure_field(picture) < MIN_FIELD:
+    field, share = cut_frame(picture)
+    if share < MIN_FIELD:
         return ("its dark frame takes up most of it: cut it off, and give what is left",)
-    return judge_statistics(measure_statistics(shrink_picture(picture)), gate)
+    return judge_statistics(measure_statistics(squash_picture(field)), gate)
 
 
 def judge_statistics(statistics: Mapping[str, float], gate: Gate) -> tuple[str, ...]:

@@ -15,36 +15,35 @@ RING_EDGES = ((0, 0.35), (0.35, 0.7), (0.7, 1), (1.15, 2))  # distance from the 
 SHARPNESS = tuple(f"gradient{level}_{q}" for level in range(N_LEVELS) for q in GRADIENT_QUANTILES)
 
 
-def measure_field(picture: np.ndarray) -> float:
-    """Returns which share of a picture `crop_dark_frame` leaves, 0..1; 1 where there is no dark frame.
+def cut_frame(picture: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns a picture (h, w, 3) without its dark frame, and which share of it that is, 0..1.
+
+    A dermatoscope's round field is rare in the collections at hand and common elsewhere: cut, it weighs nothing. A dark
+    edge that takes less than a twentieth stays, and so does one that leaves less than MIN_FIELD. Of large pictures rows
+    and columns are left out first, so that at least 4 * SIZE stay: 24 megapixels take milliseconds.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
     """
-    small = _thin_out(picture)
-    return crop_dark_frame(small).size / small.size
+    down, right = (max(1, side // (4 * SIZE)) for side in picture.shape[:2])
+    small = np.ascontiguousarray(picture[::down, ::right])
+    cropped = crop_dark_frame(small)
+    share = cropped.size / small.size
+    return cropped if MIN_FIELD <= share < 0.95 else small, share
 
 
 def shrink_picture(picture: np.ndarray) -> np.ndarray:
-    """Returns a picture of any size without its dark frame, squashed to (SIZE, SIZE, 3) uint8.
-
-    A dermatoscope's round field is rare in the collections at hand and common elsewhere: cut, it weighs nothing. A dark
-    edge that takes less than a twentieth stays, and so does one that leaves less than MIN_FIELD.
+    """Returns a picture of any size without its dark frame, see `cut_frame`, squashed to (SIZE, SIZE, 3) uint8.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
     """
-    small = _thin_out(picture)
-    cropped = crop_dark_frame(small)
-    small = Image.fromarray(cropped if MIN_FIELD <= cropped.size / small.size < 0.95 else small)
-    return np.asarray(small.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    return squash_picture(cut_frame(picture)[0])
 
 
-def _thin_out(picture: np.ndarray) -> np.ndarray:
-    """Returns a large picture without some of its rows and columns, so that 24 megapixels take milliseconds; at least
-    4 * SIZE of them stay."""
-    down, right = (max(1, side // (4 * SIZE)) for side in picture.shape[:2])
-    return np.ascontiguousarray(picture[::down, ::right])
+def squash_picture(picture: np.ndarray) -> np.ndarray:
+    """Returns a picture (H, W, 3) uint8 squashed to (SIZE, SIZE, 3)."""
+    return np.asarray(Image.fromarray(picture).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 
 
 def measure_statistics(image: np.ndarray) -> dict[str, float]:
