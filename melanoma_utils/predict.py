@@ -95,18 +95,15 @@ def predict_images(ensemble: Ensemble, images: Mapping[str, Source],
     how = [config.image_size], config.resize_mode, config.clean_steps, ensemble.decode_size
     for start in range(0, len(names), CHUNK):
         chunk = names[start:start + CHUNK]
-        n_workers = n_jobs if len(chunk) > 8 else 1  # processes take longer to start than a few images to decode
-        loaded = dict(zip(chunk, Parallel(n_workers)(delayed(_try_load)(images[name], *how) for name in chunk),
-                          strict=True))
-        bad |= {name: reason for name, reason in loaded.items() if isinstance(reason, str)}
-        good = [name for name in chunk if name not in bad]
-        n_small += sum(loaded[name][1] <= config.image_size for name in good)
-        if good:
-            samples = Samples(np.stack([loaded[name][0] for name in good]), np.arange(len(good)),
-                              _select_metadata(good, metadata_df) if config.use_metadata else None)
+        loaded, refused = _load_chunk({name: images[name] for name in chunk}, n_jobs, how)
+        bad |= refused
+        n_small += sum(side <= config.image_size for _, side in loaded.values())
+        if loaded:
+            samples = Samples(np.stack([image for image, _ in loaded.values()]), np.arange(len(loaded)),
+                              _select_metadata(list(loaded), metadata_df) if config.use_metadata else None)
             logits.append(pd.DataFrame(
                 {k: predict_logits(model, samples, tta_views=tta_views, device=device, forward=forward)
-                 for k, (model, forward) in enumerate(zip(models, forwards, strict=True))}, index=good))
+                 for k, (model, forward) in enumerate(zip(models, forwards, strict=True))}, index=list(loaded)))
         log(f"{start + len(chunk):,} of {len(names):,} images")
     if n_small:
         log(f"{n_small:,} of these have no more than the {config.image_size} × {config.image_size} pixels that the "
@@ -118,6 +115,16 @@ def predict_images(ensemble: Ensemble, images: Mapping[str, Source],
     predictions_df = pd.DataFrame(probs, columns=["probability", "lowest", "highest"])
     predictions_df.insert(0, "image_name", logits_df.index)
     return predictions_df, bad
+
+
+def _load_chunk(images: Mapping[str, Source], n_jobs: int,
+                how: Sequence[object]) -> tuple[dict[str, tuple[np.ndarray, int]], dict[str, str]]:
+    """Returns what `_try_load` gives of each image that can be read, and why the others can't; n_jobs processes."""
+    n_workers = n_jobs if len(images) > 8 else 1  # processes take longer to start than a few images to decode
+    loaded = dict(zip(images, Parallel(n_workers)(delayed(_try_load)(source, *how) for source in images.values()),
+                      strict=True))
+    bad = {name: reason for name, reason in loaded.items() if isinstance(reason, str)}
+    return {name: found for name, found in loaded.items() if name not in bad}, bad
 
 
 def _try_load(path: Source, *how: object) -> tuple[np.ndarray, int] | str:
