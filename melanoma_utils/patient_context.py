@@ -9,7 +9,7 @@ KINDS = ("lesion", "collection")
 # name: (what it reads, kind, meaning, value for the only image of a patient). "lesion" describes the lesion or the
 # person; "collection" how many pictures were taken when and of what, which another clinic may do in another way.
 CONTEXT_FEATURES = {
-    "share_same_site": ("table", "lesion", "share of the patient's other images that show the same site", 0.0),
+    "share_same_site": ("table", "collection", "share of the patient's other images that show the same site", 0.0),
     "n_images": ("table", "collection", "number of the patient's images, log", 0.0),
     "n_visits": ("table", "collection", "number of ages at which the patient has images, log", 0.0),
     "n_same_visit": ("table", "collection", "number of the patient's images at this age, log", 0.0),
@@ -90,22 +90,22 @@ def compute_table_context(df: pd.DataFrame) -> pd.DataFrame:
     """Returns the features that read the table alone, by image_name; for args and errors see `make_features`.
 
     A visit is an age of the patient, as far as the table tells visits apart (age_approx has steps of five years). A
-    missing age is taken for the patient's median age, and for 0 where the patient has none; a missing or unheard-of
-    site is a site of its own.
+    missing age is taken for the patient's median age, and for 0 where the patient has none. A missing or unheard-of
+    site counts as none: no other image shows the same.
     """
     _check_rows(df)
     site = df["anatom_site_general_challenge"]
-    site = site.where(site.isin(SITES), "unknown")
+    site = site.where(site.isin(SITES))
     patient, age = df["patient_id"], df["age_approx"]
     age = age.fillna(age.groupby(patient).transform("median")).fillna(0)
     ages, sites = age.groupby(patient), site.groupby(patient)
     n, n_same_visit = ages.transform("size"), age.groupby([patient, age]).transform("size")
-    n_same_site = site.groupby([patient, site]).transform("size")
+    n_same_site = site.groupby([patient, site]).transform("size").fillna(1)
     n_others = (n - 1).clip(lower=1)  # an only image has no other one, and a share of 0
     features = {
         "share_same_site": (n_same_site - 1) / n_others, "n_images": np.log(n),
         "n_visits": np.log(ages.transform("nunique")), "n_same_visit": np.log(n_same_visit),
-        "share_same_visit": (n_same_visit - 1) / n_others, "n_sites": np.log(sites.transform("nunique")),
+        "share_same_visit": (n_same_visit - 1) / n_others, "n_sites": np.log(sites.transform("nunique").clip(lower=1)),
         "n_same_site": np.log(n_same_site), "visit_rank": (ages.rank() - 0.5) / n,
         "years_since_first": age - ages.transform("min"), "years_until_last": ages.transform("max") - age,
         "age_difference": age - ages.transform("median"),

@@ -45,7 +45,9 @@ def test_features_of_the_table_by_hand(df):
     d, f = features_df.loc["d"], features_df.loc["f"]
     assert (d["years_since_first"], d["age_difference"], d["visit_rank"], d["share_same_visit"]) == (10, 10, 3.5 / 4, 0)
     assert f["n_visits"] == 0 and f["age_difference"] == 0  # its age is missing: the patient's median
-    assert f["share_same_site"] == 0 and f["n_sites"] == np.log(2)  # its site is missing: one of its own
+    unsited = compute_table_context(df.assign(anatom_site_general_challenge=[None, "?", *["torso"] * 2, *[None] * 3]))
+    assert not unsited.loc[["a", "b", "e", "f", "g"], ["share_same_site", "n_same_site"]].any(axis=None)
+    assert unsited.loc["a", "n_sites"] == 0 and not unsited.loc[["e", "f"], "n_sites"].any()  # of one site, of none
 
 
 def test_features_of_the_logits_by_hand(df):
@@ -91,7 +93,7 @@ def test_neither_row_order_nor_other_patients_nor_labels_matter(data_dir):
 def test_a_kind_is_selected(df):
     features_df = make_features(df)
     assert list(select_features(features_df)) == [
-        *METADATA_FEATURES, "share_same_site", "logit", "logit_rank", "logit_z", "logit_difference"]
+        *METADATA_FEATURES, "logit", "logit_rank", "logit_z", "logit_difference"]
     assert "n_images" in select_features(features_df, ("collection",)) and not set(METADATA_FEATURES) & set(
         select_features(features_df, ("collection",)))
     assert set(select_features(features_df, ("lesion", "collection"))) == set(features_df)
@@ -100,12 +102,10 @@ def test_a_kind_is_selected(df):
 
 
 def test_what_describes_the_lesion_does_not_change_with_more_of_the_same_pictures(df):
-    """Every picture taken twice: the collection's features change, the lesion's hardly; `share_same_site` counts the
-    others, so it moves a little."""
+    """Every picture taken twice: the collection's features change, the lesion's do not."""
     twice = pd.concat([df, df.assign(image_name=df["image_name"] + "2")])
     before, after = (make_features(rows).loc[df["image_name"]] for rows in (df, twice))
-    lesion = [name for name in select_features(before) if name != "share_same_site"]
-    pd.testing.assert_frame_equal(before.loc["a":"d", lesion], after.loc["a":"d", lesion])
+    pd.testing.assert_frame_equal(select_features(before), select_features(after))
     assert (after["n_images"] - before["n_images"]).to_numpy() == pytest.approx(np.log(2))
 
 
@@ -167,4 +167,4 @@ def test_the_real_table_reaches_what_it_must(real_dir, tmp_path):
     assert (metrics["n_images"], metrics["n_melanomas"], metrics["n_patients"]) == (32701, 581, 2056)
     ablation = {row["step"]: row["mean_of_seeds"] for row in metrics["ablation"]}
     assert ablation["age, sex, site"] < 0.7 < ablation["+ images a patient"] < 0.76 < ablation["+ context"] < 0.82
-    assert abs(ablation["context without the collection"] - ablation["age, sex, site"]) < 0.02
+    assert abs(ablation["+ same site"] - ablation["age, sex, site"]) < 0.01
