@@ -102,7 +102,7 @@ def forget_person() -> None:
 
 def describe(files: PatientFiles, sex: str | None, age: float | None) -> pd.DataFrame:
     """Returns what is known of each picture, those of the person that is chosen where a table tells of several."""
-    from melanoma_utils.patient_table import describe_pictures, read_headers, read_patient_table
+    from melanoma_utils.patient_table import describe_pictures, read_headers, read_patient_table, spread_sex
 
     headers_df = common.remember("patient_headers", tuple(files.pictures.items()), lambda: read_headers(files.pictures))
     table_df = None
@@ -120,14 +120,16 @@ def describe(files: PatientFiles, sex: str | None, age: float | None) -> pd.Data
         problems.append(f"The table is left out: {error}.")
     files.problems.extend(problems)
     patients = sorted(known_df["patient_id"].dropna().unique())
-    if len(patients) < 2:
-        return known_df
-    patient = st.selectbox("The table tells of several persons. Whose lesions are to be compared?", patients,
-                           key="patient_id", on_change=forget_person)
-    nobodys = known_df.index[known_df["patient_id"].isna()]
-    if len(nobodys):
-        files.problems.append("By the table these are of no person, and are left out: " + ", ".join(nobodys))
-    return known_df[known_df["patient_id"] == patient]
+    if len(patients) > 1:
+        patient = st.selectbox("The table tells of several persons. Whose lesions are to be compared?", patients,
+                               key="patient_id", on_change=forget_person)
+        nobodys = known_df.index[known_df["patient_id"].isna()]
+        if len(nobodys):
+            files.problems.append("By the table these are of no person, and are left out: " + ", ".join(nobodys))
+        known_df = known_df[known_df["patient_id"] == patient]
+    known_df, problems = spread_sex(known_df)
+    files.problems.extend(problems)
+    return known_df
 
 
 def read_lesion(assessor: Assessor, source: MemoryFile | ZipMember) -> Lesion | str:

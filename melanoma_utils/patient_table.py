@@ -105,6 +105,19 @@ def describe_pictures(names: Sequence[str], table_df: pd.DataFrame | None, sex: 
     return df, problems
 
 
+def spread_sex(df: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Returns the table of one person's pictures with the sex that any of them tells, and a sentence where they tell
+    two; then each keeps its own.
+
+    Args:
+        df: (N, …) table of `describe_pictures`.
+    """
+    told = df["sex"].dropna().unique()
+    if len(told) == 1:
+        return df.assign(sex=told[0]), []
+    return df, ["Table or headers tell two sexes of one person: each picture counts with its own."] if len(told) else []
+
+
 def _drop_endings(rows: pd.Series, names: Collection[str]) -> pd.Index:
     """Returns the names of a table's rows without the endings of image files, but for pictures that keep theirs."""
     return pd.Index([splitext(row)[0] if row not in names and row.lower().endswith(tuple(SUFFIXES)) else row

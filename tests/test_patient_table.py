@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from melanoma_utils.archives import MemoryFile
-from melanoma_utils.patient_table import describe_pictures, read_patient_table
+from melanoma_utils.patient_table import describe_pictures, read_patient_table, spread_sex
 
 TABLE = b"""image_name,patient_id,sex,age_approx,anatom_site_general_challenge
 a.JPG,p,female,45,torso
@@ -97,3 +97,14 @@ def test_an_answer_can_be_encoded_for_a_model():
     from melanoma_utils.competition import encode_metadata
     assert encode_metadata(describe_pictures(["a", "c"], read(TABLE))[0]).sum(axis=1) == pytest.approx([2.45, 3])
     assert isinstance(describe_pictures([], None)[0], pd.DataFrame)
+
+
+def test_a_person_has_the_sex_that_any_picture_tells_unless_they_tell_two():
+    df = pd.DataFrame({"sex": [None, "male", None], "age_approx": [40.0, None, 45.0]}, list("abc"))
+    spread_df, problems = spread_sex(df)
+    assert spread_df["sex"].tolist() == ["male"] * 3 and not problems
+    pd.testing.assert_series_equal(spread_df["age_approx"], df["age_approx"])
+    mixed_df = df.assign(sex=["female", "male", None])
+    same_df, problems = spread_sex(mixed_df)
+    assert same_df is mixed_df and "two sexes of one person" in problems[0]
+    assert spread_sex(df.assign(sex=None))[0]["sex"].isna().all()

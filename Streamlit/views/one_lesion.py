@@ -85,6 +85,8 @@ def pick_person(assessor: Assessor, file: MemoryFile) -> pd.DataFrame:
     with st.expander("Sex, age and site, as far as known"):
         if file.suffix == ".dcm":
             st.button("Take them from the DICOM file", key="from_header", on_click=read_header, args=(file,))
+            for problem in st.session_state.get("header_problems", ()):
+                st.caption(problem)
         left, middle, right = st.columns(3)
         sex = left.selectbox("Sex", (UNKNOWN, *SEXES), key="sex")
         age = middle.number_input("Age, years", 0, 120, None, key="age", placeholder=UNKNOWN)
@@ -97,7 +99,7 @@ def pick_person(assessor: Assessor, file: MemoryFile) -> pd.DataFrame:
 
 def forget_person() -> None:
     """Empties what was entered of the person in the picture before."""
-    st.session_state.update(sex=UNKNOWN, age=None, site=UNKNOWN)
+    st.session_state.update(sex=UNKNOWN, age=None, site=UNKNOWN, header_problems=[])
 
 
 def read_header(file: MemoryFile) -> None:
@@ -105,9 +107,10 @@ def read_header(file: MemoryFile) -> None:
     from melanoma_utils.competition import METADATA_COLUMNS
     from melanoma_utils.patient_table import describe_pictures, read_headers
 
-    known_df, _ = describe_pictures([file.name], None, headers_df=read_headers({file.name: file}))
+    known_df, problems = describe_pictures([file.name], None, headers_df=read_headers({file.name: file}))
     sex, age, site = (None if pd.isna(value) else value for value in known_df[list(METADATA_COLUMNS)].iloc[0])
-    st.session_state.update(sex=sex or UNKNOWN, age=None if age is None else int(age), site=site or UNKNOWN)
+    st.session_state.update(sex=sex or UNKNOWN, age=None if age is None else int(age), site=site or UNKNOWN,
+                            header_problems=problems)
 
 
 # ---- what is said of it
