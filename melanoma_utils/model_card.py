@@ -139,9 +139,8 @@ def _tell_extra_training(config: Mapping, has_external: bool) -> str:
     if augment["artefacts"]:
         extra += (f"; on {augment['artefacts']:.0%} of the pictures, melanomas or not, a dark frame, bars, a ruler or "
                   "a pen mark is added, which says nothing")
-    disturbed = {"sharpness": "are made sharper or coarser", "camera": "get another camera's colours and noise",
-                 "compression": "are compressed as JPEG"}
-    extra += "".join(f"; {augment[key]:.0%} {meaning}" for key, meaning in disturbed.items() if augment[key])
+    if augment["sharpness"]:
+        extra += f"; {augment['sharpness']:.0%} are made sharper or coarser"
     if train["distill_from"]:
         extra += (f"; {train['distill_share']:.0%} of each target is what the networks of "
                   f"{', '.join(train['distill_from'])} without that fold say of the same turned, shifted and coloured "

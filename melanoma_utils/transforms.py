@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from melanoma_utils.artefacts import add_artefacts
-from melanoma_utils.cameras import change_camera, compress
 from melanoma_utils.sharpness import change_sharpness
 
 TTA_VIEWS = (1, 2, 4, 8)
@@ -30,8 +29,6 @@ class AugmentConfig:
         artefacts: share of the images on which something is drawn that says nothing of the lesion, 0..1, see
             `artefacts.add_artefacts`.
         sharpness: share of the images made sharper or coarser, 0..1, see `sharpness.change_sharpness`.
-        camera: share of the images with another camera's colours and noise, 0..1, see `cameras.change_camera`.
-        compression: share of the images stored as JPEG, 0..1, see `cameras.compress`.
     """
 
     flip: bool = True
@@ -44,13 +41,11 @@ class AugmentConfig:
     color: float = 0.0
     artefacts: float = 0.0
     sharpness: float = 0.0
-    camera: float = 0.0
-    compression: float = 0.0
 
     def __post_init__(self):
         limits = {"rotation": (0, 180), "shift": (0, 0.5), "scale_min": (0.25, 4), "scale_max": (self.scale_min, 4),
                   "brightness": (0, 1), "contrast": (0, 1), "color": (0, 1),
-                  "artefacts": (0, 1), "sharpness": (0, 1), "camera": (0, 1), "compression": (0, 1)}
+                  "artefacts": (0, 1), "sharpness": (0, 1)}
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name.upper()} {getattr(self, name)} is not in {low}..{high}")
@@ -106,14 +101,12 @@ def build_augmentation(config: AugmentConfig) -> Callable[[torch.Tensor], torch.
 
 
 def disturb_images(images: torch.Tensor, config: AugmentConfig) -> torch.Tensor:
-    """Returns (N, 3, H, W) images in 0..1 with artefacts, and as another camera would have taken and stored them, at
-    random.
+    """Returns (N, 3, H, W) images in 0..1 with artefacts, and as sharp or coarse as other pictures, at random.
 
     Teachers are asked about the images as they were before. It computes in float32, also where autocast is on.
     """
     with torch.autocast(images.device.type, enabled=False):
-        images = change_camera(add_artefacts(images, config.artefacts), config.camera)
-        return compress(change_sharpness(images, config.sharpness), config.compression)
+        return change_sharpness(add_artefacts(images, config.artefacts), config.sharpness)
 
 
 def check_tta_views(n_views: int) -> None:

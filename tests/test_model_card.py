@@ -100,14 +100,13 @@ def test_what_the_data_hardly_hold_is_counted(folder, folds_df):
 
 def test_it_tells_what_is_put_over_the_training_pictures_and_who_teaches(folder, store):
     config = replace(CONFIG, distill_from=("first", "second"), distill_share=0.6,
-                     augment=AugmentConfig(artefacts=0.5, sharpness=0.25, camera=0.4, compression=0.1))
+                     augment=AugmentConfig(artefacts=0.5, sharpness=0.25))
     description = describe_training(config, 0, folder / "folds.csv", store, 2)
     save_checkpoint(checkpoint_path(folder, 0), build_model(CONFIG.model),
                     {k: v for k, v in description.items() if k != "model"})
     training = " ".join(build_card(folder).partition("## Training data")[2].split())
     assert "on 50% of the pictures, melanomas or not, a dark frame, bars, a ruler or a pen mark is added" in training
-    assert ("25% are made sharper or coarser; 40% get another camera's colours and noise; 10% are compressed as JPEG; "
-            "60% of each target is what the networks of first, second") in training
+    assert "25% are made sharper or coarser; 60% of each target is what the networks of first, second" in training
 
 
 def test_external_images_are_told_apart(folder, folds_df, store):
