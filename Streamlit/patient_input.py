@@ -90,7 +90,7 @@ def pick_person(assessor: Assessor, files: PatientFiles) -> tuple[str | None, fl
         st.session_state["patient_sources"] = sources
     left, right = st.columns(2)
     sex = left.selectbox("Sex", (UNKNOWN, *SEXES), key="patient_sex",
-                         help="Unknown: as a table or the DICOM files say, if there are any")
+                         help="Unknown: as a table or the DICOM files say of any picture, if there are any")
     age = right.number_input("Age, years", 0, 120, None, key="patient_age", placeholder=UNKNOWN)
     return None if sex == UNKNOWN else sex, age
 
@@ -101,7 +101,8 @@ def forget_person() -> None:
 
 
 def describe(files: PatientFiles, sex: str | None, age: float | None) -> pd.DataFrame:
-    """Returns what is known of each picture, those of the person that is chosen where a table tells of several."""
+    """Returns what is known of each picture, those of the person that is chosen where a table tells of several; a sex
+    that is told of one picture counts for all."""
     from melanoma_utils.patient_table import describe_pictures, read_headers, read_patient_table, spread_sex
 
     headers_df = common.remember("patient_headers", tuple(files.pictures.items()), lambda: read_headers(files.pictures))

@@ -7,7 +7,7 @@ import pandas as pd
 from melanoma_utils.files import find_differences, hash_table, read_json
 from melanoma_utils.folds import measure_patient_leak
 from melanoma_utils.image_context import OOF_COLUMNS, add_context
-from melanoma_utils.patient_context import KINDS
+from melanoma_utils.patient_context import KINDS, describe_features
 from melanoma_utils.second_stage import SecondStage, read_second_stages, write_second_stages
 
 CHOICES = ("auto", "none", "lesion", "collection")
@@ -102,6 +102,8 @@ def _check_context(context: str) -> None:
 
 
 def _describe(context: str, oof_df: pd.DataFrame) -> dict:
-    """Returns what a choice was made from: other folds, labels or logits have another checksum."""
+    """Returns what a choice was made from: other folds, labels or logits have another checksum, as have other
+    features."""
     rows_df = oof_df[list(OOF_COLUMNS)].sort_values("image_name")
-    return {"context": context, "folds": sorted(map(int, oof_df["fold"].unique())), "oof_sha256": hash_table(rows_df)}
+    return {"context": context, "folds": sorted(map(int, oof_df["fold"].unique())), "oof_sha256": hash_table(rows_df),
+            "features_sha256": hash_table(describe_features().reset_index())}

@@ -91,7 +91,7 @@ def compute_table_context(df: pd.DataFrame) -> pd.DataFrame:
 
     A visit is an age of the patient, as far as the table tells visits apart (age_approx has steps of five years). A
     missing age is taken for the patient's median age, and for 0 where the patient has none. A missing or unheard-of
-    site counts as none: no other image shows the same.
+    site is like no other image's, and not counted among the sites.
     """
     _check_rows(df)
     site = df["anatom_site_general_challenge"]

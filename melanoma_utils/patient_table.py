@@ -107,7 +107,7 @@ def describe_pictures(names: Sequence[str], table_df: pd.DataFrame | None, sex: 
 
 def spread_sex(df: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Returns the table of one person's pictures with the sex that any of them tells, and a sentence where they tell
-    two; then each keeps its own.
+    two; then each keeps what is told of it.
 
     Args:
         df: (N, …) table of `describe_pictures`.
@@ -115,7 +115,7 @@ def spread_sex(df: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     told = df["sex"].dropna().unique()
     if len(told) == 1:
         return df.assign(sex=told[0]), []
-    return df, ["Table or headers tell two sexes of one person: each picture counts with its own."] if len(told) else []
+    return df, ["Table or headers tell two sexes of one person: look at each picture's below."] if len(told) else []
 
 
 def _drop_endings(rows: pd.Series, names: Collection[str]) -> pd.Index:
@@ -136,7 +136,7 @@ def _use_known_words(df: pd.DataFrame, source: str) -> tuple[pd.DataFrame, list[
                                ("age_approx", "age", f"is not in 0 to {MAX_AGE} years")):
         bad = df[column][df[column].notna() & known_df[column].isna()]
         if len(bad):
-            problems.append(f"The {source}'s {name} '{bad.iloc[0]}' of {bad.index[0]} {what}: it counts as unknown "
+            problems.append(f"The {source}'s {name} '{bad.iloc[0]}' of {bad.index[0]} {what}: it is passed over "
                             f"({len(bad)} such).")
     return known_df, problems
 

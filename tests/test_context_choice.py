@@ -8,6 +8,7 @@ from melanoma_utils.context_choice import choose_context, explain_no_context, re
 from melanoma_utils.files import read_json
 from melanoma_utils.folds import create_folds
 from melanoma_utils.image_context import ablate_context, add_context
+from melanoma_utils.patient_context import CONTEXT_FEATURES
 from melanoma_utils.synthetic import SyntheticConfig, make_latents, make_tables
 
 
@@ -75,7 +76,7 @@ def test_none_leaves_no_stage_and_wants_no_file(drawn, tmp_path):
     assert read_json(tmp_path / "second_stage.json")["made_from"]["folds"] == [0, 1, 2]
 
 
-def test_a_choice_made_on_other_scores_is_refused(drawn, tmp_path):
+def test_a_choice_made_on_other_scores_or_features_is_refused(drawn, tmp_path, monkeypatch):
     train_df, oof_df = drawn
     with pytest.raises(FileNotFoundError, match=r"second_stage\.json does not exist: run 04_evaluate_oof first"):
         read_choice(tmp_path, "auto", oof_df)
@@ -89,5 +90,8 @@ def test_a_choice_made_on_other_scores_is_refused(drawn, tmp_path):
         read_choice(tmp_path, "auto", oof_df[oof_df["fold"] < 2])
     with pytest.raises(ValueError, match="context is 'auto', wanted 'lesion'"):
         read_choice(tmp_path, "lesion", oof_df)
+    monkeypatch.setitem(CONTEXT_FEATURES, "n_images", ("table", "lesion", "a feature of another kind than before", 0.0))
+    with pytest.raises(ValueError, match="features_sha256 is"):
+        read_choice(tmp_path, "auto", oof_df)
     with pytest.raises(ValueError, match="CONTEXT 'all' is not one of"):
         read_choice(tmp_path, "all", oof_df)

@@ -47,6 +47,7 @@ def test_features_of_the_table_by_hand(df):
     assert f["n_visits"] == 0 and f["age_difference"] == 0  # its age is missing: the patient's median
     unsited = compute_table_context(df.assign(anatom_site_general_challenge=[None, "?", *["torso"] * 2, *[None] * 3]))
     assert not unsited.loc[["a", "b", "e", "f", "g"], ["share_same_site", "n_same_site"]].any(axis=None)
+    assert unsited.loc[["c", "d"], "share_same_site"].tolist() == pytest.approx([1 / 3, 1 / 3])  # others still
     assert unsited.loc["a", "n_sites"] == 0 and not unsited.loc[["e", "f"], "n_sites"].any()  # of one site, of none
 
 

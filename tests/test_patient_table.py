@@ -66,10 +66,10 @@ def test_words_that_no_model_knows_are_told_and_unknown():
     df, problems = describe_pictures(["a", "b"], read(content))
     assert df.loc["a"].isna().all() and df.loc["b"].isna().tolist() == [True, True, False, False]
     assert problems == [
-        "The table's sex 'X' of a is not one of female, male: it counts as unknown (2 such).",
+        "The table's sex 'X' of a is not one of female, male: it is passed over (2 such).",
         "The table's site 'hand' of a is not one of head/neck, lower extremity, oral/genital, "
-        "palms/soles, torso, upper extremity: it counts as unknown (1 such).",
-        "The table's age '450.0' of a is not in 0 to 120 years: it counts as unknown (1 such)."]
+        "palms/soles, torso, upper extremity: it is passed over (1 such).",
+        "The table's age '450.0' of a is not in 0 to 120 years: it is passed over (1 such)."]
 
 
 def test_words_of_clinics_are_understood():

@@ -86,7 +86,7 @@ def pick_person(assessor: Assessor, file: MemoryFile) -> pd.DataFrame:
         if file.suffix == ".dcm":
             st.button("Take them from the DICOM file", key="from_header", on_click=read_header, args=(file,))
             for problem in st.session_state.get("header_problems", ()):
-                st.caption(problem)
+                st.caption(common.escape(problem))
         left, middle, right = st.columns(3)
         sex = left.selectbox("Sex", (UNKNOWN, *SEXES), key="sex")
         age = middle.number_input("Age, years", 0, 120, None, key="age", placeholder=UNKNOWN)
