@@ -14,6 +14,8 @@ from melanoma_utils.tfrecords import TfrecordMember
 # What zipfile raises about archives that are damaged, encrypted or of a kind that it does not know.
 UNPACK_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, NotImplementedError)
 
+JUNK = ("thumbs.db", "desktop.ini")  # what systems leave in folders, see `is_junk`
+
 
 @dataclass(frozen=True)
 class MemoryFile:
@@ -122,6 +124,13 @@ def open_source(source: Source) -> str | Path | io.BytesIO:
 def count_bytes(source: Source) -> int:
     """Returns the size of a file, or of one in an archive when unpacked."""
     return os.path.getsize(source) if isinstance(source, str | Path) else source.n_bytes
+
+
+def is_junk(name: str) -> bool:
+    """Returns whether a file in an archive, by its name there, is what a system leaves beside the files: hidden, one of
+    `JUNK`, or in __MACOSX."""
+    parts = PurePosixPath(name).parts
+    return not parts or "__MACOSX" in parts or parts[-1].startswith(".") or parts[-1].lower() in JUNK
 
 
 def list_zip_members(path: str | Path | MemoryFile) -> list[ZipMember]:

@@ -12,7 +12,7 @@ from melanoma_utils.archives import Source
 from melanoma_utils.calibration import Calibration, apply_calibration, read_calibration
 from melanoma_utils.competition import METADATA_COLUMNS, encode_metadata
 from melanoma_utils.evaluation import check_prevalence
-from melanoma_utils.experiment import hash_checkpoints
+from melanoma_utils.experiment import check_evaluated
 from melanoma_utils.files import read_json
 from melanoma_utils.images import load_at_sizes
 from melanoma_utils.inference import fuse_batch_norm
@@ -74,13 +74,7 @@ def load_assessor(model_dir: str | Path) -> Assessor:
     metrics = read_json(folder / "metrics.json")
     _check_names(folder / "metrics.json", METRICS, metrics)
     ensemble = load_ensemble(folder)
-    if len(ensemble.models) != len(metrics["folds"]):
-        raise ValueError(f"{folder} holds {len(ensemble.models)} checkpoints, its metrics.json is about the "
-                         f"{len(metrics['folds'])} folds {metrics['folds']}: put the others back, or run "
-                         "04_evaluate_oof again")
-    if metrics["checkpoints_sha256"] != hash_checkpoints(folder, metrics["folds"]):
-        raise ValueError(f"the figures in {folder}/metrics.json are those of other checkpoints than the ones there: "
-                         "run 04_evaluate_oof again")
+    check_evaluated(folder)
     fused = tuple(fuse_batch_norm(model.float().eval()).to(memory_format=torch.channels_last)
                   for model in ensemble.models)
     scores_path = folder / "oof_scores.csv"

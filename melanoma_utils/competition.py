@@ -5,6 +5,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from melanoma_utils.archives import MemoryFile, Source, list_zip_members, open_source
 from melanoma_utils.tfrecords import list_tfrecord_members
@@ -173,13 +175,21 @@ def read_duplicates(path: str | Path) -> pd.DataFrame:
 def drop_duplicates(train_df: pd.DataFrame, duplicates_df: pd.DataFrame) -> pd.DataFrame:
     """Returns the training rows without the second image of every listed pair whose first is there too.
 
+    Where pairs run in a circle, such as one that is listed in both orders, the first image of train_df stays.
+
     Args:
         train_df: (N, …) training table.
         duplicates_df: pairs as of `read_duplicates`; pairs of other partitions or absent images are no matter.
     """
-    names = set(train_df["image_name"])
-    both = duplicates_df[duplicates_df["ISIC_id"].isin(names) & duplicates_df["ISIC_id_paired"].isin(names)]
-    return train_df[~train_df["image_name"].isin(both["ISIC_id_paired"])].reset_index(drop=True)
+    names = pd.Index(train_df["image_name"])
+    pairs = np.stack([names.get_indexer(duplicates_df[column]) for column in ("ISIC_id", "ISIC_id_paired")])
+    firsts, seconds = pairs[:, (pairs >= 0).all(axis=0)]
+    groups = connected_components(coo_array((np.ones(len(firsts)), (firsts, seconds)), shape=(len(names),) * 2),
+                                  directed=False)[1]  # (N,) equal where pairs connect images
+    is_second = pd.Series(np.isin(np.arange(len(names)), seconds))
+    is_circle = is_second.groupby(groups).transform("all")
+    is_first = ~pd.Series(groups).duplicated()
+    return train_df[~(is_second & ~(is_circle & is_first)).to_numpy()].reset_index(drop=True)
 
 
 def encode_metadata(df: pd.DataFrame) -> np.ndarray:

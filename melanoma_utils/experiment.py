@@ -128,6 +128,24 @@ def find_evaluated_folds(experiment_dir: str | Path) -> list[int]:
     return folds if is_whole and metrics.get("checkpoints_sha256") == hash_checkpoints(folder, folds) else []
 
 
+def check_evaluated(model_dir: str | Path) -> None:
+    """Checks that the metrics.json of an experiment or of an exported model is about the checkpoints beside it.
+
+    Raises:
+        FileNotFoundError: there is no metrics.json, or a checkpoint of its folds is not there.
+        ValueError: there are more or fewer checkpoints, or others.
+    """
+    folder = Path(model_dir)
+    metrics, n = read_json(folder / "metrics.json"), len(list(folder.glob("fold_*.safetensors")))
+    folds = metrics.get("folds", [])
+    if n != len(folds):
+        raise ValueError(f"{folder} holds {n} checkpoints, its metrics.json is about the {len(folds)} folds {folds}: "
+                         "put the others back, or run 04_evaluate_oof again")
+    if metrics.get("checkpoints_sha256") != hash_checkpoints(folder, folds):
+        raise ValueError(f"the figures in {folder}/metrics.json are those of other checkpoints than the ones there: "
+                         "run 04_evaluate_oof again")
+
+
 def read_history(experiment_dir: str | Path, folds: list[int]) -> pd.DataFrame:
     """Returns the training histories of the folds named: a column fold and one row an epoch."""
     return pd.concat([pd.read_csv(Path(experiment_dir) / f"history_fold_{fold}.csv").assign(fold=fold)

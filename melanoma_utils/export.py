@@ -24,7 +24,7 @@ def export_model(experiment_dir: str | Path, model_dir: str | Path) -> float:
     Raises:
         FileNotFoundError: a fold is not trained, or the experiment not evaluated.
         ValueError: a checkpoint is damaged or of other folds, the evaluation is of other folds or checkpoints
-            than are there, or the two folders are the same.
+            than are there, or the second folder is the experiment's, another experiment's or no model's at all.
     """
     experiment_dir, model_dir = Path(experiment_dir), Path(model_dir)
     for name in ("metrics.json", *FILES, CARD_NAME):
@@ -32,6 +32,10 @@ def export_model(experiment_dir: str | Path, model_dir: str | Path) -> float:
             raise FileNotFoundError(f"{experiment_dir} holds no {name}: run the pipeline's steps 02-04 first")
     if experiment_dir.resolve() == model_dir.resolve():
         raise ValueError(f"{experiment_dir} would be exported onto itself: give another folder")
+    if (model_dir / "folds.csv").is_file():
+        raise ValueError(f"{model_dir} is an experiment, whose checkpoints would be replaced: give another folder")
+    if (model_dir / "README.md").is_file() and not (model_dir / "parameters.json").is_file():
+        raise ValueError(f"{model_dir} holds a README.md and no exported model: give another folder")
     folds = find_trained_folds(experiment_dir, require_all=True)
     if find_evaluated_folds(experiment_dir) != folds:
         raise ValueError(f"metrics.json in {experiment_dir} is not about the folds {folds} as they are trained now: "

@@ -36,19 +36,20 @@ def read_external(external_dir: str | Path) -> pd.DataFrame:
     """
     truth_path, metadata_path = _find_table(external_dir, "MEL"), _find_table(external_dir, "lesion_id")
     truth_df, metadata_df = _read_table(truth_path), _read_table(metadata_path)
+    known_df = metadata_df[metadata_df["image"].isin(truth_df["image"])]
+    known_df = known_df.reindex(columns=["image", "lesion_id", "age_approx", "sex", "anatom_site_general"])
+    age, site = pd.to_numeric(known_df["age_approx"], errors="coerce"), known_df["anatom_site_general"].map(SITE_NAMES)
+    for column, values, what in (("age_approx", age, "no number of years"),
+                                 ("anatom_site_general", site, f"not in {tuple(SITE_NAMES)}")):
+        _refuse(metadata_path, column, known_df[column][values.isna() & known_df[column].notna()], what)
+    is_sex = known_df["sex"].isna() | known_df["sex"].isin((*SEXES, "unknown"))
+    _refuse(metadata_path, "sex", known_df["sex"][~is_sex], f"not in {SEXES}")
     df = truth_df[["image"]].assign(code=_read_codes(truth_path, truth_df))
-    df = df.merge(metadata_df.reindex(columns=["image", "lesion_id", "age_approx", "sex", "anatom_site_general"]),
-                  on="image", how="left")
-    age = pd.to_numeric(df["age_approx"], errors="coerce")
-    _refuse(metadata_path, "age_approx", df["age_approx"][age.isna() & df["age_approx"].notna()], "no number of years")
-    site = df["anatom_site_general"].map(SITE_NAMES)
-    _refuse(metadata_path, "anatom_site_general", df["anatom_site_general"][site.isna() & df["anatom_site_general"]
-                                                                            .notna()], f"not in {tuple(SITE_NAMES)}")
-    is_sex = df["sex"].isna() | df["sex"].isin((*SEXES, "unknown"))
-    _refuse(metadata_path, "sex", df["sex"][~is_sex], f"not in {SEXES}")
+    df = df.merge(known_df.assign(age_approx=age, anatom_site_general=site), on="image", how="left")
     return pd.DataFrame({
         "image_name": df["image"], "patient_id": df["lesion_id"].fillna(df["image"]),
-        "sex": df["sex"].where(df["sex"].isin(SEXES)), "age_approx": age, "anatom_site_general_challenge": site,
+        "sex": df["sex"].where(df["sex"].isin(SEXES)), "age_approx": df["age_approx"],
+        "anatom_site_general_challenge": df["anatom_site_general"],
         "diagnosis": df["code"].map(lambda code: DIAGNOSES[code][0]),
         "benign_malignant": df["code"].map(lambda code: DIAGNOSES[code][1]),
         "target": (df["code"] == "MEL").astype(int)})[list(TRAIN_COLUMNS)]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-from melanoma_utils.archives import Source, list_zip_members
+from melanoma_utils.archives import Source, is_junk, list_zip_members
 from melanoma_utils.competition import IMAGE_SUFFIXES
 
 SUFFIXES = {suffix for suffixes in IMAGE_SUFFIXES.values() for suffix in suffixes} | {".bmp", ".tif", ".tiff", ".webp"}
@@ -55,5 +55,5 @@ def _list_files(path: Path) -> list[tuple[str, Source]]:
         return [(p.relative_to(path).as_posix(), p) for p in sorted(path.rglob("*"))
                 if p.is_file() and not p.name.startswith(".")]
     if path.suffix.lower() == ".zip":
-        return [(member.name, member) for member in list_zip_members(path)]
+        return [(member.name, member) for member in list_zip_members(path) if not is_junk(member.name)]
     return [(path.name, path)]

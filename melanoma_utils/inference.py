@@ -24,13 +24,22 @@ def pick_device(device: str = "auto") -> str:
     """Returns the torch device to use; "auto" is "cuda" where there is one, else "cpu".
 
     Raises:
-        ValueError: "cuda" is wanted and torch sees none.
+        ValueError: torch knows no such device, or does not see it.
     """
     has_gpu = torch.cuda.device_count() > 0  # is_available would keep notebook_launcher from forking afterwards
     if device == "auto":
         return "cuda" if has_gpu else "cpu"
     if device.startswith("cuda") and not has_gpu:
         raise ValueError(f"DEVICE {device!r} is wanted but torch sees no GPU: say DEVICE='auto' or 'cpu'")
+    try:
+        number = torch.device(device).index or 0
+        if not device.startswith("cuda"):  # which would keep notebook_launcher from forking
+            torch.empty(0, device=device)
+        elif number >= torch.cuda.device_count():
+            raise RuntimeError(f"torch sees {torch.cuda.device_count()} GPUs, from cuda:0 on")
+    except (RuntimeError, NotImplementedError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"DEVICE {device!r} can't be used here: say DEVICE='auto' or 'cpu' ({why})") from error
     return device
 
 

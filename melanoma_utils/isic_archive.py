@@ -67,8 +67,8 @@ def download_collection(data_dir: str | Path) -> None:
     try:
         n_images = len(find_images(data_dir, "test", read_test(data_dir)["image_name"]))
         print(f"{data_dir} holds {n_images:,} test images and test.csv")
-    except FileNotFoundError:
-        print(TEST_HINT.format(data_dir))
+    except FileNotFoundError as error:
+        print(error if (data_dir / "test.csv").exists() else TEST_HINT.format(data_dir))
 
 
 def _count_train_images(data_dir: Path) -> int:

@@ -83,7 +83,7 @@ def check_parameters(given: Mapping[str, object], defaults: Mapping[str, Mapping
     checked = {}
     for name, value in given.items():
         if name not in known:
-            near = difflib.get_close_matches(name.upper(), known, n=3)
+            near = difflib.get_close_matches(str(name).upper(), known, n=3)
             raise ValueError(f"no notebook knows the parameter {name}; "
                              + (f"nearest: {', '.join(near)}" if near else f"known: {', '.join(sorted(known))}"))
         checked[name] = _convert(name, value, known[name])

@@ -3,16 +3,14 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from posixpath import splitext
 
-from melanoma_utils.archives import MemoryFile, Source, ZipMember, list_zip_members
+from melanoma_utils.archives import MemoryFile, Source, ZipMember, is_junk, list_zip_members
 from melanoma_utils.uploads import MAX_MEGABYTES
 
 MAX_PICTURES = 200  # of one person at a time
 MAX_ZIP_MEGABYTES = 2000  # taken out of one archive, as it declares them: zipfile reads no more than is declared
 MAX_ZIP_FILES = 10_000
-JUNK = ("thumbs.db", "desktop.ini")  # and whatever begins with a dot, or lies in __MACOSX
 
 
 @dataclass
@@ -35,7 +33,7 @@ def sort_files(files: Iterable[MemoryFile]) -> PatientFiles:
 
     A picture is named by its file without folders and ending; where two would be named alike, by its folders too, and
     where that does not help by a number, which a sentence tells. What systems put into archives by themselves
-    (`JUNK`, `__MACOSX`) is passed over without a word.
+    (`archives.is_junk`) is passed over without a word.
     """
     problems: list[str] = []
     found = _unpack(files, problems)
@@ -67,7 +65,7 @@ def _list_members(file: MemoryFile, problems: list[str]) -> list[ZipMember]:
         raise ValueError(f"{file} holds {len(members):,} files, more than {MAX_ZIP_FILES:,}: it is left out")
     kept = []
     for member in members:
-        if _is_junk(member.name):
+        if is_junk(member.name):
             continue
         if member.n_bytes > MAX_MEGABYTES * 2**20:
             problems.append(f"{member} would unpack to {member.n_bytes / 2**20:,.0f} MB, more than the {MAX_MEGABYTES} "
@@ -80,11 +78,6 @@ def _list_members(file: MemoryFile, problems: list[str]) -> list[ZipMember]:
     if not kept:
         problems.append(f"{file} holds no file that can be looked at.")
     return kept
-
-
-def _is_junk(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return not parts or "__MACOSX" in parts or parts[-1].startswith(".") or parts[-1].lower() in JUNK
 
 
 def _name_pictures(sources: Sequence[Source], problems: list[str]) -> dict[str, Source]:

@@ -104,7 +104,7 @@ def make_report(lesions_df: pd.DataFrame, facts: ReportFacts, refused: Sequence[
 
 def _write_row(row: tuple, n: int) -> str:
     site = "" if pd.isna(row.anatom_site_general_challenge) else f"<br>{escape(row.anatom_site_general_challenge)}"
-    says = "<b>suspicious</b>" if row.is_suspicious else "no sign seen"
+    says = "<b>suspicious</b>" if row.is_suspicious else "below the threshold"
     says += f"<br>cannot really assess: {escape(row.objection)}" if row.objection else ""
     odd = f"{row.duckling_z:+.1f}" + ("<br><b>◆ odd one out</b>" if row.is_odd else "") if n > 1 else "–"
     spread = f"{format_prob(row.lowest)} to {format_prob(row.highest)}"
@@ -136,8 +136,8 @@ def _list_meanings(facts: ReportFacts, n: int) -> list[str]:
     found = 100 * facts.sensitivity
     meanings = [
         f"“Suspicious” is what lies at or above a line that found {found:.0f} of 100 melanomas and called "
-        f"{100 * (1 - facts.specificity):.0f} of 100 benign lesions suspicious, out of fold. “No sign seen” means that "
-        f"the model sees no sign of melanoma in this picture; it misses {100 - found:.0f} of 100 melanomas.",
+        f"{100 * (1 - facts.specificity):.0f} of 100 benign lesions suspicious, out of fold. What lies below it is "
+        f"not cleared: {100 - found:.0f} of 100 melanomas lie there too.",
         "Under each probability stands what the most and the least worried of the model's networks say."]
     if n == 1:
         return [*meanings, "There is one picture: nothing to compare it with."]

@@ -131,8 +131,14 @@ def parse_steps(text: str) -> list[str]:
 
 
 def describe_result(plan: Plan, seconds: float) -> str:
-    """Returns the last line: the submission's file and rows, the OOF AUC of just that with its interval, the time."""
+    """Returns the last line: the submission's file and rows, the OOF AUC of just that with its interval, where 04 has
+    evaluated these checkpoints, and the time."""
     n_rows = plan.submission_path.read_bytes().count(b"\n") - 1
+    experiment = importlib.import_module("melanoma_utils.experiment")  # it imports torch
+    if experiment.find_evaluated_folds(plan.experiment_dir) != experiment.find_trained_folds(plan.experiment_dir,
+                                                                                             require_all=False):
+        return (f"{os.path.relpath(plan.submission_path)}: {n_rows:,} rows of models that are not evaluated: run "
+                f"04_evaluate_oof, {seconds:.0f} s")
     m = read_json(plan.experiment_dir / "metrics.json")
     kind = " on a SYNTHETIC competition" if m["is_synthetic"] else ""
     has_context = m["context"]["used"] != "none"

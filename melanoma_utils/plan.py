@@ -4,12 +4,11 @@ import dataclasses
 import importlib
 import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from melanoma_utils.data_folder import find_data_dir
-from melanoma_utils.files import find_differences, read_json, write_json
+from melanoma_utils.files import find_differences, lock_folder, read_json, write_json
 from melanoma_utils.image_store import name_store
 from melanoma_utils.parameters import check_parameters, read_notebook_defaults
 
@@ -129,6 +128,7 @@ def make_plan(given: Mapping[str, object], runs_dir: str | Path = "runs") -> Pla
     if p["METADATA_FROM"] and not Path(p["METADATA_FROM"], "train.csv").is_file():
         raise FileNotFoundError(f"METADATA_FROM {p['METADATA_FROM']} is not a folder with a train.csv")
     for kind in ("TEACHERS", "DISTILL_FROM"):
+        p[kind] = [str(name) for name in p[kind]]  # [7] in a file
         missing = [name for name in p[kind] if not Path(p["OUTPUT_DIR"], name, "folds.csv").is_file()]
         if missing:
             raise FileNotFoundError(f"{kind}: there is no experiment {missing[0]!r} in {p['OUTPUT_DIR']}")
@@ -155,7 +155,10 @@ def delete_outputs(plan: Plan, steps: Sequence[str]) -> None:
     notebooks, the report, the submission."""
     for store_dir in plan.store_dirs if "01_resize_images" in steps else ():
         if store_dir.exists():
-            shutil.rmtree(store_dir)
+            with lock_folder(store_dir):  # another experiment may be building it
+                for path in store_dir.iterdir():
+                    if path.name != ".lock":
+                        path.unlink()
     if "04_evaluate_oof" in steps:
         plan.report_path.unlink(missing_ok=True)
     if "05_predict_test" in steps:

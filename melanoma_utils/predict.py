@@ -18,6 +18,7 @@ from melanoma_utils.archives import Source
 from melanoma_utils.calibration import apply_calibration, read_calibration
 from melanoma_utils.competition import METADATA_COLUMNS, encode_metadata, read_table
 from melanoma_utils.evaluation import check_prevalence
+from melanoma_utils.experiment import check_evaluated
 from melanoma_utils.files import write_csv
 from melanoma_utils.image_files import list_images
 from melanoma_utils.images import load_at_sizes, read_image_size
@@ -147,6 +148,8 @@ def _read_to_probs(model: str | Path, prevalence: float | None) -> Callable[[np.
         return expit
     check_prevalence(prevalence)
     folder = Path(model) if Path(model).is_dir() else Path(model).parent
+    if (folder / "metrics.json").is_file():
+        check_evaluated(folder)  # else the calibration would be that of other models
     return partial(apply_calibration, read_calibration(folder / "calibration.json"), prevalence=prevalence)
 
 
@@ -154,6 +157,8 @@ def _check_output(path: Path) -> None:
     """Raises OSError where no file can be written at path: before hours of predicting, not after."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file, such as {path / 'predictions.csv'}")
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is no file but a device or a pipe: name a file, such as predictions.csv")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path.parent):
         pass

@@ -7,7 +7,8 @@ from melanoma_utils.competition import IMAGE_FORMATS
 from melanoma_utils.evaluation import check_prevalence
 from melanoma_utils.folds import FOLD_STRATEGIES
 from melanoma_utils.images import check_resize
-from melanoma_utils.openvino_runtime import RUNTIMES
+from melanoma_utils.inference import pick_device
+from melanoma_utils.openvino_runtime import RUNTIMES, is_openvino_wanted
 from melanoma_utils.store_building import MIN_SIZE, ON_BAD_IMAGE
 from melanoma_utils.train_config import make_config
 from melanoma_utils.transforms import check_tta_views
@@ -37,4 +38,9 @@ def check_ranges(parameters: Mapping[str, object]) -> None:
     check_prevalence(parameters["PREVALENCE"])
     check_resize(parameters["RESIZE_MODE"], parameters["CLEAN_STEPS"])
     check_tta_views(parameters["TTA_VIEWS"])
+    if parameters["RUNTIME"] == "openvino":
+        try:
+            is_openvino_wanted("openvino", pick_device(parameters["DEVICE"]), 0, parameters["PRECISION"])
+        except ModuleNotFoundError as error:
+            raise ValueError(str(error)) from error
     make_config(parameters)

@@ -68,7 +68,7 @@ def build_stores(paths: Mapping[str, Source], store_dirs: Mapping[int, str | Pat
         _check_whole(paths, {d: i for d, i in identities.items() if (d / "store.json").is_file()})
         todo = {d: i for d, i in identities.items() if not (d / "store.json").is_file()}
         if todo:
-            todo = _begin(todo)
+            todo = _begin(paths, todo, log)
             bad = _decode_all(paths, todo, n_jobs, log)
             if bad and on_bad_image == "stop":
                 raise ValueError(_explain_bad(bad, len(paths)))
@@ -102,23 +102,32 @@ def _check_whole(paths: Mapping[str, Source], identities: Mapping[Path, dict]) -
         _check_identity(store_dir / "store.json", {**identity, "n_bytes": _count_bytes(paths, store_dir)})
 
 
-def _begin(identities: Mapping[Path, dict]) -> dict[Path, dict]:
+def _begin(paths: Mapping[str, Source], identities: Mapping[Path, dict],
+           log: Callable[[str], None]) -> dict[Path, dict]:
     """Writes building.json of each store, or compares with the one that a stopped run left; returns the identities.
 
     They say for which size the images are decoded: the largest of those built together. What a stopped run had
-    decoded for another size starts over, so that all rows of a store are made alike.
+    decoded for another size, or of files that are others by now, starts over, so that all rows of a store are made
+    alike and of the images as they are.
     """
-    begun = {}
+    begun, n_bytes = {}, [count_bytes(path) for path in paths.values()]
     for store_dir, identity in identities.items():
         _check_identity(store_dir / "building.json", identity)
         if (store_dir / "building.json").is_file():
-            begun[store_dir] = read_json(store_dir / "building.json").get("decode_size", identity["image_size"])
+            building, bad = read_json(store_dir / "building.json"), _read_bad(store_dir)
+            before = building.get("bytes_by_image", [None] * len(paths))
+            changed = [name for name, *sizes in zip(paths, before, n_bytes, strict=True)
+                       if sizes[0] != sizes[1] and name not in bad]
+            if changed:
+                log(f"{store_dir.name}: {len(changed)} images are other files than those that a stopped run read, "
+                    f"first {changed[0]}: it starts over")
+            begun[store_dir] = 0 if changed else building.get("decode_size", identity["image_size"])
     decode_size = max([*begun.values(), *(identity["image_size"] for identity in identities.values())])
     for store_dir, identity in identities.items():
         if begun.get(store_dir) != decode_size:
             for name in ("images.npy.part", "images.npy", "bad_images.csv"):
                 (store_dir / name).unlink(missing_ok=True)
-            write_json(store_dir / "building.json", identity | {"decode_size": decode_size})
+        write_json(store_dir / "building.json", identity | {"decode_size": decode_size, "bytes_by_image": n_bytes})
     return {store_dir: identity | {"decode_size": decode_size} for store_dir, identity in identities.items()}
 
 

@@ -114,14 +114,14 @@ def test_pictures_become_a_ranked_table_with_an_odd_one_out(page, fast_models):
     assert df["says"].str.contains("◆ odd one out").tolist() == [False, False, True, False]
     assert "Odd one out: blue" in words
     assert df["picture"].str.startswith("data:image/jpeg;base64,").all()
-    assert df["says"].tolist()[0] == "▲ suspicious" and df["says"].tolist()[-1] == "no sign seen"
-    assert "suspicious: above the threshold" in words and "it misses 4.9 of 100 melanomas" in words
+    assert df["says"].tolist()[0] == "▲ suspicious" and df["says"].tolist()[-1] == "below the threshold"
+    assert "suspicious: above the threshold" in words and "4.9 of 100 melanomas lie below it too" in words
     assert "benign" not in words and "4 of these 4 pictures have no more than the 224 × 224 pixels" in words
 
 
 def test_low_numbers_do_not_reassure(page, fast_models):
     words = read_words(upload(page, PICTURES[:1]))
-    assert "sees no sign of melanoma in this picture; it misses 4.9 of 100" in words and "benign" not in words
+    assert "does not clear it: 4.9 of 100 melanomas lie below it too" in words and "benign" not in words
     assert "nothing to compare it with" in words
     words = read_words(upload(page, [PICTURES[0], ("b.jpg", encode((80, 60, 50)))]))
     assert "any of these 2 pictures" in words and "no odd one out" in words

@@ -106,6 +106,18 @@ def test_dropping_duplicates_leaves_one_image_of_each_pair(data_dir):
     assert set(train_df["image_name"]) - set(left) == {b}
 
 
+@pytest.mark.parametrize(("pairs", "dropped"), [
+    ([(0, 1), (1, 0)], {1}), ([(1, 0)], {0}), ([(1, 2), (2, 0), (0, 1)], {1, 2}), ([(3, 3)], set()),
+    ([(0, 1), (1, 2)], {1, 2}), ([(0, 2), (1, 2)], {2}), ([], set())])
+def test_pairs_in_both_orders_and_in_circles_leave_an_image(data_dir, pairs, dropped):
+    train_df = read_train(data_dir)
+    names = train_df["image_name"].to_numpy()
+    duplicates_df = pd.DataFrame([(names[i], names[j], "train") for i, j in pairs],
+                                 columns=["ISIC_id", "ISIC_id_paired", "partition"], dtype=object)
+    left = competition.drop_duplicates(train_df, duplicates_df)["image_name"]
+    assert set(names) - set(left) == {names[i] for i in dropped}
+
+
 def test_metadata_gives_missing_values_a_category_of_their_own():
     df = pd.DataFrame({"sex": ["male", None], "age_approx": [45.0, np.nan],
                        "anatom_site_general_challenge": ["torso", "the moon"]})

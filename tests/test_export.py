@@ -73,6 +73,15 @@ def test_an_experiment_is_not_exported_onto_itself_or_with_another_s_figures(exp
     assert "is not about the folds [0, 1] as they are trained now" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["folds.csv", "README.md"])
+def test_nothing_but_a_model_is_written_over(experiment_dir, tmp_path, name):
+    """Another experiment, or a repository whose README would become a model card."""
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match="give another folder"):
+        export_model(experiment_dir, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"
+
+
 def test_an_export_that_was_stopped_is_no_model(experiment_dir, tmp_path, monkeypatch):
     export_model(experiment_dir, tmp_path)
     monkeypatch.setattr("melanoma_utils.export.save_checkpoint", lambda *_: (_ for _ in ()).throw(OSError("disk full")))

@@ -59,6 +59,16 @@ def test_what_is_wrong_is_named(folder, table, function, message):
         read_external(folder)
 
 
+def test_the_row_that_is_told_is_the_metadata_s(folder):
+    """The tables are in different orders, and the metadata tell of other images as well."""
+    change(folder / METADATA, lambda df: df[::-1].assign(age_approx=["50"] * (len(df) - 3) + ["old", "50", "50"]))
+    n = len(pd.read_csv(folder / METADATA))
+    with pytest.raises(ValueError, match=f"'age_approx' is no number of years in 1 rows, first in row {n - 1} "):
+        read_external(folder)
+    change(folder / TRUTH, lambda df: df[df["image"] != pd.read_csv(folder / METADATA)["image"][n - 3]])
+    assert len(read_external(folder)) == n - 1
+
+
 def test_a_second_table_or_no_folder_is_an_error(folder):
     shutil.copy(folder / TRUTH, folder / "again.csv")
     with pytest.raises(ValueError, match="holds 2 CSV tables with the columns image and MEL"):

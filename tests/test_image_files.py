@@ -14,6 +14,8 @@ def test_images_come_from_archives_and_must_be_told_apart(data_dir, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.write(path, "one/x.jpg")
         archive.write(path, "two/x.jpg")
+        archive.writestr("__MACOSX/one/._x.jpg", b"what Finder adds")
+        archive.writestr("one/.hidden.jpg", b"")
     assert list(list_images([tmp_path / "a.zip"])) == ["one/x", "two/x"]
     with pytest.raises(ValueError, match=f"two images are named '{path.stem}'"):
         list_images([path, path.parent])

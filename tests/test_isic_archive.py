@@ -102,6 +102,10 @@ def test_the_challenge_s_test_metadata_become_the_other_tables(archive, data_dir
     assert main([str(folder)]) == 0 and f"{len(df)} test images" in capsys.readouterr().out
     pd.testing.assert_frame_equal(read_test(folder), df[list(TEST_COLUMNS)])
     assert set(read_sample_submission(folder)["image_name"]) == set(df["image_name"])
+    (folder / "jpeg" / "test" / f"{df['image_name'][0]}.jpg").unlink()
+    assert main([str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert df["image_name"][0] in said and "are in no collection" not in said
 
 
 @pytest.mark.parametrize(("said", "wanted"), [

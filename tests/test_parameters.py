@@ -14,6 +14,11 @@ def test_later_flags_win(tmp_path):
     assert given == {"LR": 2.0, "N_FOLDS": "5"}
 
 
+def test_a_name_that_is_no_text_is_unknown():
+    with pytest.raises(ValueError, match="no notebook knows the parameter 1; known: EXPERIMENT"):
+        check_parameters({1: "x"}, DEFAULTS)
+
+
 def test_unknown_name_suggests_the_nearest():
     with pytest.raises(ValueError, match="no notebook knows the parameter N_FOLD; nearest: N_FOLDS"):
         check_parameters({"N_FOLD": 3}, DEFAULTS)

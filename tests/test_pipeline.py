@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ from conftest import DEMO, ROOT, TINY, make_command, place, run_pipeline
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from melanoma_utils import pipeline
 from melanoma_utils.calibration import apply_calibration, read_calibration
 from melanoma_utils.competition import read_sample_submission, read_test, read_train
 from melanoma_utils.image_context import predict_with_context
@@ -62,6 +64,17 @@ def test_the_last_line_tells_the_auc_of_what_was_submitted(finished):
     auc = row["auc"] if is_sure else metrics["oof_auc"]
     assert f"OOF AUC {'with patient context ' * is_sure}{auc:.4f} (" in printed.splitlines()[-1]
     assert f"patient context in the submission: {context['used']} ({context['why']})" in printed
+
+
+def test_the_last_line_tells_no_auc_of_checkpoints_that_are_not_evaluated(finished, data_dir, tmp_path):
+    folder = copy_finished(finished, tmp_path)
+    output = folder / "output" / "tiny"
+    plan = SimpleNamespace(submission_path=folder / "submissions" / "tiny.csv", experiment_dir=output)
+    assert "OOF AUC" in pipeline.describe_result(plan, 1)
+    shutil.copyfile(output / "fold_0.safetensors", output / "fold_1.safetensors")  # as trained again since
+    assert "models that are not evaluated: run 04_evaluate_oof" in pipeline.describe_result(plan, 1)
+    (output / "metrics.json").unlink()
+    assert "models that are not evaluated: run 04_evaluate_oof" in pipeline.describe_result(plan, 1)
 
 
 def test_context_that_is_asked_for_ranks_the_test_images_beside_their_patients(finished, data_dir, tmp_path):
@@ -201,6 +214,9 @@ def test_paths_are_relative_to_where_the_command_is_typed(finished, data_dir, tm
     (("-p", "LR", "50.0", "-p", "EXPERIMENT", "new"), r"LR 50\.0 is not in 0\.\.10"),
     (("-p", "ARCH", "timm/resnet10", "-p", "EXPERIMENT", "new"), "ARCH 'timm/resnet10' does not exist; nearest: "),
     (("-p", "TTA_VIEWS", "3", "-p", "EXPERIMENT", "new"), "TTA_VIEWS 3 is not one of"),
+    (("-p", "RUNTIME", "openvino", "-p", "PRECISION", "bf16", "-p", "EXPERIMENT", "new"),
+     "RUNTIME 'openvino' predicts on a CPU in fp32"),
+    (("-y", "TEACHERS: [7]", "-p", "EXPERIMENT", "new"), "TEACHERS: there is no experiment '7'"),
     (("-p", "PRECISION", "fp8", "-p", "EXPERIMENT", "new"), "PRECISION 'fp8' is not one of"),
     (("-p", "N_FOLDS", "1", "-p", "EXPERIMENT", "new"), "N_FOLDS 1 is too small"),
     (("-p", "CONTEXT", "yes", "-p", "EXPERIMENT", "new"), "CONTEXT 'yes' is not one of"),

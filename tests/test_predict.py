@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import numpy as np
@@ -65,10 +66,22 @@ def test_a_prevalence_wants_a_share_and_a_calibration(experiment_dir, data_dir, 
     shutil.copytree(experiment_dir, copy)
     assert main([image, "--model", str(copy), "-o", str(tmp_path / "p.csv"), "--prevalence", "1.76"]) == 1
     assert "PREVALENCE 1.76 is not between 0 and 1" in capsys.readouterr().err
+    checkpoint = (copy / "fold_1.safetensors").read_bytes()
+    shutil.copyfile(copy / "fold_0.safetensors", copy / "fold_1.safetensors")  # as trained again since
+    assert main([image, "--model", str(copy), "-o", str(tmp_path / "p.csv"), "--prevalence", "0.0176"]) == 1
+    assert "are those of other checkpoints than the ones there: run 04_evaluate_oof" in capsys.readouterr().err
+    (copy / "fold_1.safetensors").write_bytes(checkpoint)
     (copy / "calibration.json").unlink()
     assert main([image, "--model", str(copy), "-o", str(tmp_path / "p.csv"), "--prevalence", "0.0176"]) == 1
     assert "calibration.json does not exist: run 04_evaluate_oof" in capsys.readouterr().err
     assert not (tmp_path / "p.csv").exists()
+
+
+def test_a_device_or_a_pipe_is_not_replaced_by_a_table(experiment_dir, data_dir, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    image = str(data_dir / "jpeg" / "test")
+    assert main([image, "--model", str(experiment_dir), "-o", str(tmp_path / "pipe")]) == 1
+    assert "is no file but a device or a pipe" in capsys.readouterr().err and (tmp_path / "pipe").is_fifo()
 
 
 @pytest.fixture(scope="module")

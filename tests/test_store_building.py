@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from melanoma_utils import store_building
 from melanoma_utils.competition import find_images, read_train
@@ -125,6 +126,20 @@ def test_killed_while_mended_images_are_tried_again(paths, tmp_path, monkeypatch
         build_store(paths, tmp_path / "killed", 32, n_jobs=1)
     build_store(paths, tmp_path / "killed", 32, n_jobs=1)
     assert digest(tmp_path / "whole") == digest(tmp_path / "killed")
+
+
+def test_files_that_others_took_the_place_of_are_read_again(paths, tmp_path, monkeypatch):
+    """Stopped for a bad image, then all images are fetched anew, larger: no row of the old ones stays."""
+    (bad, path), *_ = paths.items()
+    path.write_bytes(b"no image")
+    with pytest.raises(ValueError, match="1 of"):
+        build_store(paths, tmp_path / "store", 16, n_jobs=1)
+    for name, image_path in paths.items():
+        Image.new("RGB", (64, 64), (0, 90, 0)).save(image_path, quality=100 - (name == bad))
+    lines = []
+    store = build_store(paths, tmp_path / "store", 16, n_jobs=1, log=lines.append)
+    assert np.ptp(store.images.reshape(-1, 3), axis=0).max() < 5 and "it starts over" in lines[0]
+    assert store.identity.get("bytes_by_image") is None
 
 
 def test_skip_leaves_bad_images_out(paths, tmp_path):

@@ -35,5 +35,5 @@ trained to tell melanomas from other lesions; it gives a probability, never a di
 #### What happens to what you upload
 It is read in the memory of the computer that runs this app and gone when you close the page. This program writes none
 of it to a disk and none of it to a log, and it sends nothing anywhere; usage statistics are switched off. Of a DICOM
-file only the picture is read, and sex, age and site if you ask for them.
+file the picture is read, and sex, age and site: on *One lesion* if you ask for them, on *One patient* always.
 """)

@@ -131,8 +131,8 @@ def show_answer(assessor: Assessor, logits: np.ndarray, point: pd.Series, preval
         st.warning(f"**Suspicious: above the threshold of {threshold}.** A doctor should look at this lesion. This "
                    f"threshold finds {found} of 100 melanomas.", icon=":material/priority_high:")
     else:
-        st.info(f"**Below the threshold of {threshold}.** The model sees no sign of melanoma in this picture; it "
-                f"misses {100 - found} of 100 melanomas.", icon=":material/search:")
+        st.info(f"**Below the threshold of {threshold}.** That does not clear it: {100 - found} of 100 melanomas lie "
+                "below it too.", icon=":material/search:")
 
 
 def show_people(point: pd.Series, prevalence: float) -> None:

@@ -33,15 +33,14 @@ def show_problems(problems: Sequence[str]) -> None:
 def show_summary(df: pd.DataFrame, point: pd.Series) -> None:
     """Writes how many lesions are called suspicious, and which looks unlike the others."""
     n, n_suspicious = len(df), int(df["is_suspicious"].sum())
-    missed = f"it misses {100 * (1 - point['sensitivity']):.2g} of 100 melanomas"
-    others = f" In the others the model sees no sign of melanoma; {missed}." if n_suspicious < n else ""
+    missed = f"{100 * (1 - point['sensitivity']):.2g} of 100 melanomas lie below it too"
+    others = f" The others lie below it, which does not clear them: {missed}." if n_suspicious < n else ""
     if n_suspicious:
         st.warning(f"**{n_suspicious} of {n} suspicious: above the threshold.** A doctor should look at "
                    f"{'it' if n_suspicious == 1 else 'them'}.{others}", icon=":material/priority_high:")
     else:
-        pictures = "this picture" if n == 1 else f"any of these {n} pictures"
-        st.info(f"**Below the threshold.** The model sees no sign of melanoma in {pictures}; {missed}.",
-                icon=":material/search:")
+        pictures = "it" if n == 1 else f"any of these {n} pictures"
+        st.info(f"**Below the threshold.** That does not clear {pictures}: {missed}.", icon=":material/search:")
     if n == 1:
         st.markdown("This is one picture: there is nothing to compare it with.")
     elif n == 2:
@@ -57,7 +56,8 @@ def show_summary(df: pd.DataFrame, point: pd.Series) -> None:
 def show_table(df: pd.DataFrame) -> None:
     """Shows the ranked lesions; a click on a column's head sorts by it."""
     sites = df["anatom_site_general_challenge"].astype(object)
-    says = np.where(df["is_suspicious"], "▲ suspicious", "no sign seen") + np.where(df["is_odd"], ", ◆ odd one out", "")
+    says = np.where(df["is_suspicious"], "▲ suspicious", "below the threshold")
+    says = says + np.where(df["is_odd"], ", ◆ odd one out", "")
     shown_df = pd.DataFrame({
         "picture": df["thumbnail"], "percent": 100 * df["probability"], "says": says, "rank": df["rank"],
         "unlike": df["duckling_z"], "name": df.index, "low": 100 * df["lowest"], "high": 100 * df["highest"],
@@ -66,7 +66,7 @@ def show_table(df: pd.DataFrame) -> None:
     st.dataframe(shown_df, hide_index=True, row_height=patient_input.ROW_HEIGHT, key="patient_table", column_config={
         "picture": config.ImageColumn("Picture", width=86, pinned=True),
         "percent": config.NumberColumn("Probability", format=percent, width=96),
-        "says": config.TextColumn("Model says", width=116),
+        "says": config.TextColumn("Model says", width=140),
         "rank": config.NumberColumn("Rank", width=56, help="1: the highest of this person's numbers"),
         "unlike": config.NumberColumn("Unlike the others", format="%+.1f", width=126, help="The ugly-duckling score: "
                                       "how far it looks from the person's other lesions, in standard deviations"),
