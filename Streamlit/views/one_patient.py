@@ -34,7 +34,7 @@ def show_summary(df: pd.DataFrame, point: pd.Series) -> None:
     """Writes how many lesions are called suspicious, and which looks unlike the others."""
     n, n_suspicious = len(df), int(df["is_suspicious"].sum())
     missed = f"{100 * (1 - point['sensitivity']):.2g} of 100 melanomas lie below it too"
-    others = f" The others lie below it, which does not clear them: {missed}." if n_suspicious < n else ""
+    others = f" What lies below it is not cleared: {missed}." if n_suspicious < n else ""
     if n_suspicious:
         st.warning(f"**{n_suspicious} of {n} suspicious: above the threshold.** A doctor should look at "
                    f"{'it' if n_suspicious == 1 else 'them'}.{others}", icon=":material/priority_high:")
