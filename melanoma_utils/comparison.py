@@ -109,6 +109,6 @@ def _read_oof(output_dir: str | Path, experiment: str) -> pd.DataFrame:
 
 def _find_evaluated(output_dir: str | Path, experiment: str) -> Path:
     folder = find_experiment(output_dir, experiment)
-    if not (folder / "metrics.json").is_file() or not find_evaluated_folds(folder):
+    if not find_evaluated_folds(folder):
         raise FileNotFoundError(f"{folder} is not evaluated as it is trained now: run 04_evaluate_oof first")
     return folder

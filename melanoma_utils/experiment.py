@@ -120,9 +120,10 @@ def hash_checkpoints(experiment_dir: str | Path, folds: Sequence[int]) -> list[s
 
 
 def find_evaluated_folds(experiment_dir: str | Path) -> list[int]:
-    """Returns the folds that an experiment's metrics.json is about, none if one of them was trained again since."""
+    """Returns the folds that an experiment's metrics.json is about, none where it is not there or one of them was
+    trained again since."""
     folder = Path(experiment_dir)
-    metrics = read_json(folder / "metrics.json")
+    metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}
     folds = metrics.get("folds", [])
     is_whole = all((folder / f"oof_fold_{fold}.csv").is_file() for fold in folds)
     return folds if is_whole and metrics.get("checkpoints_sha256") == hash_checkpoints(folder, folds) else []
