@@ -11,11 +11,13 @@ from typing import TextIO
 
 import papermill
 from joblib import Parallel, delayed, parallel_config
+from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
 from melanoma_utils.parameters import check_parameters, read_notebook_defaults
 from melanoma_utils.plan import ROOT, ROOTS, Run, resolve_paths
 
+START_SECONDS = 600  # for which a kernel may come up, on a machine that is busy with others
 SOCKETS = "melanoma-{pid}-"  # how the folders in TMPDIR begin that hold a process's sockets to its kernels
 
 
@@ -107,5 +109,11 @@ def _execute(path: Path, executed_path: Path, parameters: Mapping[str, object], 
     with tempfile.TemporaryDirectory(prefix=SOCKETS.format(pid=os.getpid())) as sockets_dir:
         config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets_dir}/kernel"},  # no open port
                          "NotebookClient": {"shutdown_kernel": "immediate"}})  # a gentle end prints a KeyboardInterrupt
-        papermill.execute_notebook(path, executed_path, dict(parameters), cwd=path.parent, kernel_name="python3",
-                                   progress_bar=False, stdout_file=out, stderr_file=err, config=config)
+        try:
+            papermill.execute_notebook(path, executed_path, dict(parameters), cwd=path.parent, kernel_name="python3",
+                                       progress_bar=False, start_timeout=START_SECONDS, stdout_file=out,
+                                       stderr_file=err, config=config)
+        except DeadKernelError:
+            raise
+        except RuntimeError as error:  # jupyter_client's
+            raise OSError(f"the kernel of {path.stem} did not come up ({error}): run the same command again") from error

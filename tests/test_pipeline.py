@@ -16,7 +16,7 @@ from conftest import DEMO, ROOT, TINY, make_command, place, run_pipeline
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from melanoma_utils import pipeline
+from melanoma_utils import notebook_runs, pipeline
 from melanoma_utils.calibration import apply_calibration, read_calibration
 from melanoma_utils.competition import read_sample_submission, read_test, read_train
 from melanoma_utils.image_context import predict_with_context
@@ -247,6 +247,18 @@ def test_wrong_calls_get_one_clear_line_and_change_nothing(finished, data_dir, a
     assert status == 1 and printed.count("\n") == 1
     assert re.match(f"error: {message}", printed)
     assert digest(finished[0]) == before
+
+
+def test_a_kernel_that_does_not_come_up_is_one_line(tmp_path, monkeypatch, capsys):
+    def fail(*arguments, **how):
+        raise RuntimeError("Kernel died before replying to kernel_info")
+
+    monkeypatch.setattr(notebook_runs.papermill, "execute_notebook", fail)
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
+    assert main(["--notebook", "10_benchmark", "--runs-dir", str(tmp_path)]) == 1
+    signal.signal(signal.SIGINT, on_ctrl_c)
+    assert capsys.readouterr().err == ("error: the kernel of 10_benchmark did not come up (Kernel died before replying "
+                                       "to kernel_info): run the same command again\n")
 
 
 def test_the_command_line_does_not_wait_for_torch_or_nbconvert():
