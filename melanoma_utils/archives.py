@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from melanoma_utils.tfrecords import TfrecordMember
 
 # What zipfile raises about archives that are damaged, encrypted or of a kind that it does not know.
-UNPACK_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, NotImplementedError)
+UNPACK_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
 
 JUNK = ("thumbs.db", "desktop.ini")  # what systems leave in folders, see `is_junk`
 

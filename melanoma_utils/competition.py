@@ -1,12 +1,11 @@
 """The competition's tables and folder layouts: reading, checking, duplicates, where an image lies."""
 
+import importlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from melanoma_utils.archives import MemoryFile, Source, list_zip_members, open_source
 from melanoma_utils.tfrecords import list_tfrecord_members
@@ -184,8 +183,10 @@ def drop_duplicates(train_df: pd.DataFrame, duplicates_df: pd.DataFrame) -> pd.D
     names = pd.Index(train_df["image_name"])
     pairs = np.stack([names.get_indexer(duplicates_df[column]) for column in ("ISIC_id", "ISIC_id_paired")])
     firsts, seconds = pairs[:, (pairs >= 0).all(axis=0)]
-    groups = connected_components(coo_array((np.ones(len(firsts)), (firsts, seconds)), shape=(len(names),) * 2),
-                                  directed=False)[1]  # (N,) equal where pairs connect images
+    csgraph = importlib.import_module("scipy.sparse.csgraph")  # a tenth of a second that the command line need not wait
+    graph = importlib.import_module("scipy.sparse").coo_array((np.ones(len(firsts)), (firsts, seconds)),
+                                                              shape=(len(names),) * 2)
+    groups = csgraph.connected_components(graph, directed=False)[1]  # (N,) equal where pairs connect images
     is_second = pd.Series(np.isin(np.arange(len(names)), seconds))
     is_circle = is_second.groupby(groups).transform("all")
     is_first = ~pd.Series(groups).duplicated()

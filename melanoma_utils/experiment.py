@@ -133,7 +133,7 @@ def check_evaluated(model_dir: str | Path) -> None:
     """Checks that the metrics.json of an experiment or of an exported model is about the checkpoints beside it.
 
     Raises:
-        FileNotFoundError: there is no metrics.json, or a checkpoint of its folds is not there.
+        FileNotFoundError: there is no metrics.json.
         ValueError: there are more or fewer checkpoints, or others.
     """
     folder = Path(model_dir)

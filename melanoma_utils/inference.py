@@ -37,7 +37,7 @@ def pick_device(device: str = "auto") -> str:
             torch.empty(0, device=device)
         elif number >= torch.cuda.device_count():
             raise RuntimeError(f"torch sees {torch.cuda.device_count()} GPUs, from cuda:0 on")
-    except (RuntimeError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch's, by the kind of device
         why = str(error).splitlines()[0]
         raise ValueError(f"DEVICE {device!r} can't be used here: say DEVICE='auto' or 'cpu' ({why})") from error
     return device

@@ -83,8 +83,9 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     assert pick_device("auto") == "cpu"
     with pytest.raises(ValueError, match="DEVICE 'cuda' is wanted but torch sees no GPU"):
         pick_device("cuda")
-    with pytest.raises(ValueError, match="DEVICE 'gpu' can't be used here"):
-        pick_device("gpu")
+    for device in ("gpu", "xpu", "hpu"):
+        with pytest.raises(ValueError, match=f"DEVICE '{device}' can't be used here"):
+            pick_device(device)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert pick_device("cuda:1") == "cuda:1"
     with pytest.raises(ValueError, match=r"DEVICE 'cuda:2' can't be used here.*torch sees 2 GPUs, from cuda:0 on"):
