@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -17,6 +18,8 @@ from melanoma_utils.inference import PREDICTED, Samples, autocast, predict_logit
 from melanoma_utils.models import LesionClassifier
 from melanoma_utils.objective import Objective
 from melanoma_utils.transforms import resize_batch, to_float
+
+N_UNREAD = 16  # steps on a GPU after which losses are read
 
 
 def build_accelerator(device: str) -> Accelerator:
@@ -98,48 +101,111 @@ def train_epoch(objective: Objective, samples: Samples, optimizer: torch.optim.O
         MemoryError: a batch does not fit; tells which BATCH_SIZE to try.
     """
     objective.train()
-    device, rank, world = str(accelerator.device), accelerator.process_index, accelerator.num_processes
-    total = 0.0
-    for step, part in enumerate(np.array_split(order, n_batches)):
-        own = part[rank::world]
-        with _advise_batch_size(len(part)):
-            images = to_float(samples.images[samples.rows[own]], device)  # (B, 3, H, W)
-            images = augment(resize_batch(images, image_size))
-            metadata, targets, diagnoses = (None if values is None else torch.from_numpy(values[own]).to(device)
-                                            for values in (samples.metadata, samples.targets, samples.diagnoses))
-            with autocast(device, precision):
-                loss = objective(images, metadata, targets, diagnoses) * (len(own) * world / len(part))
-            mean_loss = accelerator.reduce(loss.detach(), "mean").item()  # over the batch of all processes
-            _check_finite("loss", mean_loss, optimizer, f"step {step + 1} of {n_batches}")
-            is_done = _take_step(loss, objective, optimizer, accelerator, scaler, f"step {step + 1} of {n_batches}")
-        if is_done:
-            after_step()
-        total += mean_loss * len(part)
+    device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
+    parts = np.array_split(order, n_batches)
+    record = _Record(n_batches, optimizer, n_unread=1 if device.type == "cpu" else N_UNREAD)
+    with _advise_batch_size(len(parts[0])):
+        batches = _make_batches(samples, [part[rank::world] for part in parts], device,
+                                lambda images: augment(resize_batch(to_float(images, str(device)), image_size)))
+        for part, (images, *values) in zip(parts, batches, strict=True):
+            with autocast(str(device), precision):
+                loss = objective(images, *values) * (len(images) * world / len(part))
+            norm, is_done = _take_step(loss, objective, optimizer, accelerator, scaler)
+            record.add(accelerator.reduce(loss.detach(), "mean"), norm)  # over the batch of all processes
+            if is_done:
+                after_step()
+        losses = record.read()
     if world > 1:  # each process has counted the batch norms' mean and variance over its own images
         for buffer in objective.buffers():
             broadcast(buffer, from_process=0)
-    return total / len(order)
+    return sum(loss * len(part) for loss, part in zip(losses, parts, strict=True)) / len(order)
+
+
+def _make_batches(samples: Samples, parts: Sequence[np.ndarray], device: torch.device,
+                  prepare: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[tuple[torch.Tensor | None, ...]]:
+    """Yields the images of each part, prepared, with their metadata, targets and diagnoses, on the device.
+
+    While a GPU still trains on one part, a thread reads the next and a CUDA stream of its own prepares it.
+    """
+    if device.type == "cpu":
+        for part in parts:
+            images, *values = _read(samples, part)
+            yield prepare(images), *values
+        return
+    training, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(_read_pinned, samples, parts[0], device)
+        for part in [*parts[1:], None]:
+            images, *values = ahead.result()
+            if part is not None:
+                ahead = pool.submit(_read_pinned, samples, part, device)
+            with torch.cuda.stream(stream):
+                batch = prepare(images), *(v if v is None else v.to(device, non_blocking=True) for v in values)
+            training.wait_stream(stream)
+            for tensor in batch:
+                if tensor is not None:
+                    tensor.record_stream(training)  # its memory is not taken again before training is done with it
+            yield batch
+
+
+def _read(samples: Samples, part: np.ndarray) -> tuple[torch.Tensor | None, ...]:
+    """Returns the (B, H, W, 3) uint8 images of a part, and its metadata, targets and diagnoses."""
+    arrays = [samples.images[samples.rows[part]], *(values if values is None else values[part] for values in (
+        samples.metadata, samples.targets, samples.diagnoses))]
+    return tuple(values if values is None else torch.from_numpy(values) for values in arrays)
+
+
+def _read_pinned(samples: Samples, part: np.ndarray, device: torch.device) -> tuple[torch.Tensor | None, ...]:
+    """Does `_read` into memory from which a GPU copies by itself."""
+    with torch.cuda.device(device):  # a thread begins with the first GPU
+        return tuple(values if values is None else values.pin_memory() for values in _read(samples, part))
+
+
+class _Record:
+    """The loss and the gradient's norm of each step, left on the device and read a few steps at a time: a processor
+    that reads them waits for the GPU, which then waits for it.
+
+    Args:
+        n_batches: steps of the epoch.
+        optimizer: whose learning rate an error tells.
+        n_unread: steps after which they are read.
+    """
+
+    def __init__(self, n_batches: int, optimizer: torch.optim.Optimizer, n_unread: int):
+        self.n_batches, self.optimizer, self.n_unread = n_batches, optimizer, n_unread
+        self.losses: list[float] = []
+        self.unread: list[torch.Tensor] = []
+
+    def add(self, loss: torch.Tensor, norm: torch.Tensor) -> None:
+        """Adds a step; raises like `read`."""
+        self.unread.append(torch.stack([loss, norm]))
+        if len(self.unread) >= self.n_unread:
+            self.read()
+
+    def read(self) -> list[float]:
+        """Returns all losses so far; raises ValueError for the first step whose loss or gradient is not finite."""
+        for loss, norm in torch.stack(self.unread).tolist() if self.unread else []:
+            self.losses.append(loss)
+            for name, value in {"loss": loss, "gradient": norm}.items():
+                if not math.isfinite(value):
+                    raise ValueError(f"the {name} is {value} in step {len(self.losses)} of {self.n_batches}: lower LR "
+                                     f"{self.optimizer.param_groups[0]['lr']:.2g}, or use PRECISION='fp32'")
+        self.unread.clear()
+        return self.losses
 
 
 def _take_step(loss: torch.Tensor, objective: Objective, optimizer: torch.optim.Optimizer, accelerator: Accelerator,
-               scaler: torch.amp.GradScaler, step: str) -> bool:
-    """Changes the parameters by the gradient of a loss; returns whether it did, or the scaler left it out."""
+               scaler: torch.amp.GradScaler) -> tuple[torch.Tensor, bool]:
+    """Changes the parameters by the gradient of a loss, unless the scaler leaves it out; returns the gradient's norm,
+    0 where that is left to the scaler, and whether the parameters were changed."""
     optimizer.zero_grad(set_to_none=True)
     accelerator.backward(scaler.scale(loss))
     scaler.unscale_(optimizer)
-    norm = nn.utils.get_total_norm([p.grad for p in objective.parameters() if p.grad is not None]).item()
+    norm = nn.utils.get_total_norm([p.grad for p in objective.parameters() if p.grad is not None])
     scale = scaler.get_scale()
-    if scale <= 1:  # with a larger one it is left to the scaler
-        _check_finite("gradient", norm, optimizer, step)
     scaler.step(optimizer)
     scaler.update()
-    return scaler.get_scale() >= scale
-
-
-def _check_finite(name: str, value: float, optimizer: torch.optim.Optimizer, step: str) -> None:
-    if not math.isfinite(value):
-        raise ValueError(f"the {name} is {value} in {step}: lower LR {optimizer.param_groups[0]['lr']:.2g}, or use "
-                         "PRECISION='fp32'")
+    return norm if scale <= 1 else torch.zeros_like(norm), scaler.get_scale() >= scale
 
 
 @contextmanager

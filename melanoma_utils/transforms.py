@@ -51,15 +51,16 @@ class AugmentConfig:
                 raise ValueError(f"{name.upper()} {getattr(self, name)} is not in {low}..{high}")
 
 
-def to_float(images: np.ndarray, device: str = "cpu") -> torch.Tensor:
+def to_float(images: np.ndarray | torch.Tensor, device: str = "cpu") -> torch.Tensor:
     """Returns (N, 3, H, W) float32 images in 0..1, channels last in memory, on the device.
 
     Args:
-        images: (N, H, W, 3) uint8 RGB.
+        images: (N, H, W, 3) uint8 RGB; from a tensor in pinned memory they go to a GPU without anybody waiting.
         device: where the result lies.
     """
-    x = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)  # copies only a read-only array
-    return x.permute(0, 3, 1, 2).float() / 255  # (N, 3, H, W), memory stays NHWC
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(np.require(images, requirements=["C", "W"]))  # copies only a read-only array
+    return images.to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255  # (N, 3, H, W), memory stays NHWC
 
 
 def resize_batch(images: torch.Tensor, size: int) -> torch.Tensor:
