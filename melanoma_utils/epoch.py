@@ -1,7 +1,9 @@
 """One epoch, by one process or by all that train a fold together."""
 
+import functools
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from melanoma_utils.models import LesionClassifier
 from melanoma_utils.objective import Objective
 from melanoma_utils.transforms import resize_batch, to_float
 
+NO_MEMORY = "can't allocate memory|CUDA error: out of memory"  # of the processor's; of a GPU that others fill
 N_UNREAD = 16  # steps on a GPU after which losses are read
 
 
@@ -62,7 +65,7 @@ def predict_together(model: LesionClassifier, samples: Samples, accelerator: Acc
                   metadata=None if samples.metadata is None else samples.metadata[rank::world])
     logits = np.zeros(-(-len(samples.rows) // world), np.float32)  # as long in every process
     batch_size = min(batch_size, PREDICTED)  # what fitted with gradients fits without
-    with _advise_batch_size(batch_size):
+    with advise_batch_size(batch_size):
         logits[:len(own.rows)] = predict_logits(model, own, batch_size=batch_size, device=str(accelerator.device),
                                                 **options)
     gathered = accelerator.gather(torch.from_numpy(logits).to(accelerator.device))  # (world * m,)
@@ -104,7 +107,7 @@ def train_epoch(objective: Objective, samples: Samples, optimizer: torch.optim.O
     device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
     parts = np.array_split(order, n_batches)
     record = _Record(n_batches, optimizer, n_unread=1 if device.type == "cpu" else N_UNREAD)
-    with _advise_batch_size(len(parts[0])):
+    with advise_batch_size(len(parts[0])):
         batches = _make_batches(samples, [part[rank::world] for part in parts], device,
                                 lambda images: augment(resize_batch(to_float(images, str(device)), image_size)))
         for part, (images, *values) in zip(parts, batches, strict=True):
@@ -132,7 +135,7 @@ def _make_batches(samples: Samples, parts: Sequence[np.ndarray], device: torch.d
             images, *values = _read(samples, part)
             yield prepare(images), *values
         return
-    training, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    training, stream = torch.cuda.current_stream(device), _get_side_stream(device)
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(_read_pinned, samples, parts[0], device)
         for part in [*parts[1:], None]:
@@ -146,6 +149,12 @@ def _make_batches(samples: Samples, parts: Sequence[np.ndarray], device: torch.d
                 if tensor is not None:
                     tensor.record_stream(training)  # its memory is not taken again before training is done with it
             yield batch
+
+
+@functools.cache
+def _get_side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Returns the same stream for each epoch: what was allocated on another one would not be used again."""
+    return torch.cuda.Stream(device)
 
 
 def _read(samples: Samples, part: np.ndarray) -> tuple[torch.Tensor | None, ...]:
@@ -209,12 +218,16 @@ def _take_step(loss: torch.Tensor, objective: Objective, optimizer: torch.optim.
 
 
 @contextmanager
-def _advise_batch_size(batch_size: int) -> Iterator[None]:
-    """Turns torch's errors about memory into one that says what to try."""
+def advise_batch_size(batch_size: int) -> Iterator[None]:
+    """Turns torch's errors about memory into a MemoryError that says what to try.
+
+    Args:
+        batch_size: images at a time.
+    """
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        if not isinstance(error, torch.OutOfMemoryError) and not re.search(NO_MEMORY, str(error)):
             raise
         raise MemoryError(f"{batch_size} images at a time do not fit into memory: try "
                           + f"BATCH_SIZE {batch_size // 2} or " * (batch_size >= 4) + "a smaller IMAGE_SIZE") from error

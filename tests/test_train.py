@@ -3,12 +3,15 @@
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
 from conftest import TINY, place, run_pipeline
 from sklearn.metrics import roc_auc_score
 
+from melanoma_utils import plan
 from melanoma_utils.train import main
 
 # Nothing that depends on which process an image falls to: no batch norm over a process's images, nothing random.
@@ -72,3 +75,17 @@ def test_wrong_calls_get_one_clear_line(trained, data_dir, capsys):
     assert "'tiny' was begun otherwise (" in capsys.readouterr().err
     done = train_with(2, trained[0].parents[1], data_dir, "-p", "EXPERIMENT", "other")
     assert done.returncode and "error: " in done.stderr and "folds.csv" in done.stderr
+
+
+def test_folds_trained_side_by_side_store_the_parameters_one_after_another(data_dir, tmp_path, monkeypatch):
+    both = threading.Barrier(2)
+
+    def write(path, value):
+        with pytest.raises(threading.BrokenBarrierError):  # waits for another that writes at the same time
+            both.wait(0.2)
+
+    monkeypatch.setattr(plan, "write_json", write)
+    tiny = plan.make_plan({"DATA_DIR": str(data_dir), "OUTPUT_DIR": str(tmp_path), "EXPERIMENT": "tiny"})
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(plan.keep_parameters, tiny) for _ in range(2)]:
+            done.result()

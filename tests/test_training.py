@@ -13,7 +13,7 @@ from melanoma_utils.inference import Samples, predict_logits
 from melanoma_utils.models import ModelConfig, build_model
 from melanoma_utils.train_config import TrainConfig
 from melanoma_utils.training import train_fold
-from melanoma_utils.transforms import AugmentConfig
+from melanoma_utils.transforms import AugmentConfig, to_float
 
 CONFIG = TrainConfig(model=ModelConfig("timm/test_resnet", image_size=32), n_epochs=3, batch_size=16)
 
@@ -250,6 +250,7 @@ def test_too_little_memory_while_scoring_says_which_batch_size_to_try(store, fol
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"),
+                                   RuntimeError("CUDA error: out of memory\nSearch for ..."),
                                    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")])
 def test_too_little_memory_says_which_batch_size_to_try(store, folds_df, tmp_path, monkeypatch, error):
     def fail(*arguments):
@@ -331,3 +332,15 @@ def test_training_on_a_gpu(store, folds_df, tmp_path, precision):
     model, history_df, _ = train_fold(store, folds_df, 0, replace(CONFIG, precision=precision), tmp_path / "p.pt",
                                       accelerator=training.build_accelerator("cuda"), log=quiet)
     assert np.isfinite(history_df["valid_auc"]).all() and next(model.parameters()).is_cuda
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+def test_a_gpu_gets_the_batches_that_a_processor_gets(store):
+    samples = Samples(store.images, np.arange(20), targets=np.arange(20, dtype=np.float32))
+    parts = np.array_split(np.random.default_rng(0).permutation(20), 6)
+    cpu, gpu = (list(epoch._make_batches(samples, parts, torch.device(device),
+                                         lambda images, device=device: to_float(images, device)))
+                for device in ("cpu", "cuda"))
+    for ours, theirs in zip(cpu, gpu, strict=True):
+        assert all(torch.equal(a, b.cpu()) for a, b in zip(ours, theirs, strict=True) if a is not None)
