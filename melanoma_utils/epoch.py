@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -21,8 +21,8 @@ from melanoma_utils.models import LesionClassifier
 from melanoma_utils.objective import Objective
 from melanoma_utils.transforms import resize_batch, to_float
 
-NO_MEMORY = "can't allocate memory|CUDA error: out of memory"  # of the processor's; of a GPU that others fill
-N_UNREAD = 16  # steps on a GPU after which losses are read
+NO_MEMORY = "can't allocate memory|CUDA error: out of memory|STATUS_ALLOC_FAILED"  # where it is no OutOfMemoryError
+N_UNREAD = 8  # steps on a GPU after which losses are read
 
 
 def build_accelerator(device: str) -> Accelerator:
@@ -100,16 +100,17 @@ def train_epoch(objective: Objective, samples: Samples, optimizer: torch.optim.O
         precision: one of `inference.PRECISIONS`.
 
     Raises:
-        ValueError: the loss or the gradient is not finite.
+        ValueError: the loss or the gradient is not finite; the parameters have taken that step, and on a GPU up to
+            N_UNREAD more.
         MemoryError: a batch does not fit; tells which BATCH_SIZE to try.
     """
     objective.train()
     device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
     parts = np.array_split(order, n_batches)
     record = _Record(n_batches, optimizer, n_unread=1 if device.type == "cpu" else N_UNREAD)
-    with advise_batch_size(len(parts[0])):
-        batches = _make_batches(samples, [part[rank::world] for part in parts], device,
-                                lambda images: augment(resize_batch(to_float(images, str(device)), image_size)))
+    batches = _make_batches(samples, [part[rank::world] for part in parts], device,
+                            lambda images: augment(resize_batch(to_float(images, str(device)), image_size)))
+    with closing(batches), advise_batch_size(len(parts[0])):
         for part, (images, *values) in zip(parts, batches, strict=True):
             with autocast(str(device), precision):
                 loss = objective(images, *values) * (len(images) * world / len(part))
@@ -128,7 +129,8 @@ def _make_batches(samples: Samples, parts: Sequence[np.ndarray], device: torch.d
                   prepare: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[tuple[torch.Tensor | None, ...]]:
     """Yields the images of each part, prepared, with their metadata, targets and diagnoses, on the device.
 
-    While a GPU still trains on one part, a thread reads the next and a CUDA stream of its own prepares it.
+    While a GPU still trains on one part, a thread reads the next and a CUDA stream of its own prepares it (in "fp16" it
+    is prepared afterwards: the scaler waits for each step).
     """
     if device.type == "cpu":
         for part in parts:
@@ -183,23 +185,25 @@ class _Record:
     def __init__(self, n_batches: int, optimizer: torch.optim.Optimizer, n_unread: int):
         self.n_batches, self.optimizer, self.n_unread = n_batches, optimizer, n_unread
         self.losses: list[float] = []
-        self.unread: list[torch.Tensor] = []
+        self.unread: list[tuple[torch.Tensor, float]] = []  # (2,) loss and norm; the learning rate before the step
 
     def add(self, loss: torch.Tensor, norm: torch.Tensor) -> None:
         """Adds a step; raises like `read`."""
-        self.unread.append(torch.stack([loss, norm]))
+        self.unread.append((torch.stack([loss, norm]), self.optimizer.param_groups[0]["lr"]))
         if len(self.unread) >= self.n_unread:
             self.read()
 
     def read(self) -> list[float]:
         """Returns all losses so far; raises ValueError for the first step whose loss or gradient is not finite."""
-        for loss, norm in torch.stack(self.unread).tolist() if self.unread else []:
-            self.losses.append(loss)
-            for name, value in {"loss": loss, "gradient": norm}.items():
-                if not math.isfinite(value):
-                    raise ValueError(f"the {name} is {value} in step {len(self.losses)} of {self.n_batches}: lower LR "
-                                     f"{self.optimizer.param_groups[0]['lr']:.2g}, or use PRECISION='fp32'")
-        self.unread.clear()
+        if self.unread:
+            pairs, rates = zip(*self.unread, strict=True)
+            self.unread.clear()
+            for (loss, norm), lr in zip(torch.stack(pairs).tolist(), rates, strict=True):
+                self.losses.append(loss)
+                for name, value in {"loss": loss, "gradient": norm}.items():
+                    if not math.isfinite(value):
+                        raise ValueError(f"the {name} is {value} in step {len(self.losses)} of {self.n_batches}: lower "
+                                         f"LR {lr:.2g}, or use PRECISION='fp32'")
         return self.losses
 
 
@@ -217,17 +221,18 @@ def _take_step(loss: torch.Tensor, objective: Objective, optimizer: torch.optim.
     return norm if scale <= 1 else torch.zeros_like(norm), scaler.get_scale() >= scale
 
 
-@contextmanager
-def advise_batch_size(batch_size: int) -> Iterator[None]:
-    """Turns torch's errors about memory into a MemoryError that says what to try.
+def advise_batch_size(batch_size: int) -> AbstractContextManager:
+    """Returns `tell_no_memory` for so many images at a time, which says what to try."""
+    return tell_no_memory(f"{batch_size} images at a time do not fit into memory: try "
+                          + f"BATCH_SIZE {batch_size // 2} or " * (batch_size >= 4) + "a smaller IMAGE_SIZE")
 
-    Args:
-        batch_size: images at a time.
-    """
+
+@contextmanager
+def tell_no_memory(text: str) -> Iterator[None]:
+    """Turns torch's errors about memory into a MemoryError with a text of ours."""
     try:
         yield
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and not re.search(NO_MEMORY, str(error)):
             raise
-        raise MemoryError(f"{batch_size} images at a time do not fit into memory: try "
-                          + f"BATCH_SIZE {batch_size // 2} or " * (batch_size >= 4) + "a smaller IMAGE_SIZE") from error
+        raise MemoryError(text) from error

@@ -9,7 +9,7 @@ import torch
 from accelerate import notebook_launcher
 from accelerate.utils import broadcast_object_list
 
-from melanoma_utils.epoch import build_accelerator, predict_together
+from melanoma_utils.epoch import build_accelerator, predict_together, tell_no_memory
 from melanoma_utils.experiment import checkpoint_path, describe_training, is_trained, partial_path, save_fold
 from melanoma_utils.files import hash_file, lock_folder, update_json
 from melanoma_utils.folds import split_by_fold
@@ -51,7 +51,8 @@ def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFra
             another patient for an image; n_processes is more than there are GPUs; the fold is there with other
             parameters; or see `training.train_fold`.
         TimeoutError: another process trains this fold.
-        MemoryError, KeyError: see `training.train_fold`.
+        MemoryError: there is no room for the networks; or see `training.train_fold`.
+        KeyError: see `training.train_fold`.
     """
     if ("external" in store.identity) != (folds_df["source"] == "external").any():
         raise ValueError("02_create_folds and 03_train_fold want the same EXTERNAL_DIR")
@@ -80,6 +81,8 @@ def _drop_left_out(metadata_df: pd.DataFrame, folds_df: pd.DataFrame, fold: int)
     return metadata_df[~metadata_df["patient_id"].isin(folds_df["patient_id"][folds_df["fold"] == fold])]
 
 
+@tell_no_memory("there is no room in memory for the networks: other programs fill it; wait for them, or choose another "
+                "GPU with CUDA_VISIBLE_DEVICES")
 def _run(folder: Path, store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, tta_views: int,
          pseudo_df: pd.DataFrame | None, metadata_df: pd.DataFrame | None, start_dir: str | Path,
          teacher_dirs: Sequence[str | Path], device: str, log: Callable[[str], None]) -> None:

@@ -189,7 +189,7 @@ def keep_parameters(plan: Plan, fresh_steps: Sequence[str] = ()) -> None:
     Raises:
         ValueError: the experiment has other parameters, and a step that they touch and that does not start over has
             left something; names them.
-        TimeoutError: another process is at it and does not end.
+        TimeoutError: another process has been writing them for 30 s.
     """
     with lock_folder(plan.experiment_dir, name="parameters"):  # folds that are trained side by side all come here
         _keep_parameters(plan, fresh_steps)

@@ -26,6 +26,7 @@ def train(plan: Plan) -> None:
         FileNotFoundError: there are no folds or no image stores yet.
         ValueError: FOLD is not given; the experiment has other parameters, see `plan.keep_parameters`; folds.csv leaks,
             see `leak_audit.check_folds`; or see `fold_training.run_fold`.
+        TimeoutError: see `plan.keep_parameters` and `fold_training.run_fold`.
     """
     p, folder = plan.parameters, plan.experiment_dir
     if "FOLD" not in p:

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from melanoma_utils.epoch import advise_batch_size, build_accelerator, build_scaler, predict_together, train_epoch
+from melanoma_utils.epoch import build_accelerator, build_scaler, predict_together, train_epoch
 from melanoma_utils.files import write_bytes
 from melanoma_utils.freezing import BATCH_NORM, freeze_layers
 from melanoma_utils.image_store import ImageStore
@@ -113,8 +113,7 @@ class _Run:
         self.objective = Objective(self.model, config.target, frozen, teachers, config.distill_share,
                                    config.augment)
         self.objective.to(memory_format=torch.channels_last)
-        with advise_batch_size(config.batch_size):  # others may fill a GPU
-            self.prepared = accelerator.prepare(self.objective)  # on its device, with the gradients of all processes
+        self.prepared = accelerator.prepare(self.objective)  # on its device; its gradients are those of all processes
         extra = {"momentum": 0.9} if config.optimizer == "sgd" else {}
         self.optimizer = OPTIMIZERS[config.optimizer](self.objective.parameters(), lr=config.lr,
                                                       weight_decay=config.weight_decay, **extra)

@@ -10,6 +10,7 @@ from conftest import place, run_pipeline
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
+from melanoma_utils import fold_training
 from melanoma_utils.competition import METADATA_FEATURES, encode_metadata
 from melanoma_utils.experiment import checkpoint_path
 from melanoma_utils.fold_training import run_fold
@@ -131,3 +132,14 @@ def test_a_second_experiment_goes_on_from_the_first_through_the_pipeline(finishe
     assert histories[1]["train_loss"].iloc[0] < histories[0]["train_loss"].iloc[0]
     done = run_pipeline(*place(folder, data_dir), *again, "--steps", "02-04")
     assert done.stdout.count("nothing to do") == 4
+
+
+@pytest.mark.parametrize("text", ["CUDA error: out of memory\nSearch for ...", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"])
+def test_a_gpu_that_others_fill_is_told(store, folds_df, tmp_path, monkeypatch, text):
+    def fail(*arguments, **options):
+        raise RuntimeError(text)
+
+    write_folds(tmp_path / "folds.csv", folds_df)
+    monkeypatch.setattr(fold_training, "train_fold", fail)
+    with pytest.raises(MemoryError, match="no room in memory for the networks: other programs fill it"):
+        run_fold(tmp_path, store, folds_df, 0, CONFIG, log=quiet)

@@ -13,7 +13,7 @@ from melanoma_utils.inference import Samples, predict_logits
 from melanoma_utils.models import ModelConfig, build_model
 from melanoma_utils.train_config import TrainConfig
 from melanoma_utils.training import train_fold
-from melanoma_utils.transforms import AugmentConfig, to_float
+from melanoma_utils.transforms import AugmentConfig
 
 CONFIG = TrainConfig(model=ModelConfig("timm/test_resnet", image_size=32), n_epochs=3, batch_size=16)
 
@@ -337,10 +337,22 @@ def test_training_on_a_gpu(store, folds_df, tmp_path, precision):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 def test_a_gpu_gets_the_batches_that_a_processor_gets(store):
-    samples = Samples(store.images, np.arange(20), targets=np.arange(20, dtype=np.float32))
+    samples = Samples(store.images, np.arange(20), np.random.default_rng(0).random((20, 12), dtype=np.float32),
+                      np.arange(20, dtype=np.float32), np.arange(20))
     parts = np.array_split(np.random.default_rng(0).permutation(20), 6)
-    cpu, gpu = (list(epoch._make_batches(samples, parts, torch.device(device),
-                                         lambda images, device=device: to_float(images, device)))
-                for device in ("cpu", "cuda"))
+    cpu, gpu = (epoch._make_batches(samples, parts, torch.device(device), lambda images, device=device:
+                                    images.to(device, non_blocking=True)) for device in ("cpu", "cuda"))
     for ours, theirs in zip(cpu, gpu, strict=True):
-        assert all(torch.equal(a, b.cpu()) for a, b in zip(ours, theirs, strict=True) if a is not None)
+        assert len(ours) == 4 and all(torch.equal(a, b.cpu()) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_steps_that_are_read_late_are_told_with_their_number_and_learning_rate():
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.25)
+    record, one, nan = epoch._Record(6, optimizer, n_unread=4), torch.tensor(1.0), torch.tensor(np.nan)
+    for value in (0.5, 0.25, 0.125, 0.0625, 0.5):
+        record.add(torch.tensor(value), one)
+    assert len(record.losses) == 4 and record.read() == [0.5, 0.25, 0.125, 0.0625, 0.5] == record.read()
+    record.add(one, nan)
+    optimizer.param_groups[0]["lr"] = 0.125
+    with pytest.raises(ValueError, match=r"the gradient is nan in step 6 of 6: lower LR 0\.25"):
+        record.read()
