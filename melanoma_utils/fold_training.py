@@ -111,7 +111,7 @@ def _run(folder: Path, store: ImageStore, folds_df: pd.DataFrame, fold: int, con
         _, *left_out = split_by_fold(folds_df, fold)  # the competition's images, the external ones
         oof_dfs = [df[["image_name", "patient_id", "target", "fold"]].assign(logit=predict_together(
             model, select_samples(store, df, config.model.use_metadata), accelerator, config.batch_size,
-            tta_views=tta_views, precision=config.precision)) for df in left_out]
+            tta_views=tta_views)) for df in left_out]  # in fp32, as the app and `predict` compute: bf16 differs by 0.05
         if is_main:
             save_fold(folder, description, model, history_df, *oof_dfs)
             update_json(folder / "timing.json", **{f"train_fold_{fold}_seconds": round(seconds, 1)})

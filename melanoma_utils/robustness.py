@@ -76,7 +76,7 @@ def predict_variants(experiment_dir: str | Path, store: ImageStore, oof_df: pd.D
         for name, images in variants.items():
             logits_df.loc[df["image_name"], name] = predict_logits(
                 model, replace(samples, images=images), tta_views=config["tta_views"], device=device,
-                precision=config["train"]["precision"], forward=forward)
+                forward=forward)
     return logits_df
 
 
