@@ -86,6 +86,7 @@ def pick_person(assessor: Assessor, files: PatientFiles) -> tuple[str | None, fl
     sources = {hash(source) for source in files.pictures.values()}
     if sources and not sources & st.session_state.get("patient_sources", sources):  # none of the pictures before
         forget_person()
+        st.session_state["patient_edits"] = {}
     if sources:
         st.session_state["patient_sources"] = sources
     left, right = st.columns(2)
@@ -111,7 +112,7 @@ def describe(files: PatientFiles, sex: str | None, age: float | None) -> pd.Data
         try:
             if table_df is not None:
                 raise ValueError(f"{source} is one table too many: it is left out")
-            table_df = read_patient_table(source)
+            table_df = common.remember("patient_table", source, lambda source=source: read_patient_table(source))
         except ValueError as error:
             files.problems.append(f"{str(error).rstrip('.')}.")
     try:
@@ -182,15 +183,19 @@ def edit_known(assessor: Assessor, lesions: dict[str, Lesion], known_df: pd.Data
     sex, age, site = METADATA_COLUMNS
     config, counts = st.column_config, st.empty()
     with st.expander("Sex, age and site of each picture: look at them, change them"):
-        shown_df = known_df[[sex, age, site]].astype({sex: "string", site: "string"}).reset_index()
+        digests = [lesion.digest for lesion in lesions.values()]
+        plain_df = known_df[[sex, age, site]].astype({sex: "string", site: "string"})
+        shown_df = common.remember("patient_known", (*digests, plain_df.to_csv()),
+                                   lambda: _apply_edits(plain_df, digests)).reset_index()
         shown_df.insert(0, "picture", [lesion.thumbnail for lesion in lesions.values()])
         edited_df = st.data_editor(
             shown_df, hide_index=True, row_height=ROW_HEIGHT, disabled=("picture", "image_name"), placeholder=UNKNOWN,
-            key=f"patient_known_{hash(tuple(lesion.digest for lesion in lesions.values()))}", column_config={
+            key=f"patient_known_{hash(tuple(digests))}", column_config={
                 "picture": config.ImageColumn("Picture", width=86), "image_name": "Name",
                 sex: config.SelectboxColumn("Sex", options=SEXES),
                 age: config.NumberColumn("Age, years", min_value=0, max_value=MAX_AGE, step=1),
                 site: config.SelectboxColumn("Site", options=SITES, width="medium")}).set_index("image_name")
+    _keep_edits(plain_df, edited_df[[sex, age, site]], digests)
     known_df = known_df.assign(**{column: edited_df[column].astype(object) for column in (sex, site)},
                                age_approx=edited_df[age].astype(float))
     n, n_known = len(known_df), known_df[[sex, age, site]].notna().sum()
@@ -199,12 +204,30 @@ def edit_known(assessor: Assessor, lesions: dict[str, Lesion], known_df: pd.Data
     return known_df
 
 
-def pick_age_then(assessor: Assessor, known_df: pd.DataFrame) -> pd.DataFrame:
-    """Returns what is known of a lesion, a table of one row, with the age that is entered for an earlier visit."""
+def _apply_edits(known_df: pd.DataFrame, digests: Sequence[str]) -> pd.DataFrame:
+    """Returns what is known of each picture with what was typed over it before other pictures came or went."""
+    known_df, edits = known_df.copy(), st.session_state.get("patient_edits", {})
+    for name, digest in zip(known_df.index, digests, strict=True):
+        for column, value in edits.get(digest, {}).items():
+            known_df.loc[name, column] = value
+    return known_df
+
+
+def _keep_edits(known_df: pd.DataFrame, edited_df: pd.DataFrame, digests: Sequence[str]) -> None:
+    """Keeps what is typed over what is known of each picture, by the picture's digest."""
+    edits = st.session_state.setdefault("patient_edits", {})
+    before, after = (df.astype(object).where(df.notna(), None).to_dict("index") for df in (known_df, edited_df))
+    for name, digest in zip(known_df.index, digests, strict=True):
+        edits[digest] = {column: value for column, value in after[name].items() if value != before[name][column]}
+
+
+def pick_age_then(assessor: Assessor, known_df: pd.DataFrame, digest: str) -> pd.DataFrame:
+    """Returns what is known of a lesion, a table of one row, with the age that is entered for an earlier visit; digest:
+    of its picture."""
     age = known_df["age_approx"].iloc[0]
     if not common.uses_metadata(assessor) or pd.isna(age):
         return known_df
-    n_years = st.number_input("Years ago", 0, int(age), 0, key="patient_years",
+    n_years = st.number_input("Years ago", 0, int(age), 0, key=f"patient_years_{digest}",
                               help="So many years are taken from the age that counts now.")
     return known_df.assign(age_approx=age - n_years)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
+from melanoma_utils.bootstrap import check_resamples
 from melanoma_utils.evaluation import bootstrap_aucs
 
 
@@ -28,8 +29,8 @@ def compare_steps(targets: np.ndarray, scores: Mapping[str, np.ndarray], patient
         both differences are 0 and the verdict is "–".
 
     Raises:
-        ValueError: lengths differ, a score is not finite, there is one class or no step only, or n_resamples is below
-            1.
+        ValueError: lengths differ, a score is not finite, there is one class or no step only, or see
+            `bootstrap.check_resamples`.
     """
     _check_steps(targets, scores, patient_ids, n_resamples)
     targets, patients = np.asarray(targets), pd.factorize(np.asarray(patient_ids))[0]
@@ -56,8 +57,7 @@ def _check_steps(targets: np.ndarray, scores: Mapping[str, np.ndarray], patient_
         raise ValueError("an ablation needs at least one step, met none")
     if len(np.unique(targets)) != 2:
         raise ValueError(f"an AUC needs both classes, met only target {np.unique(targets)}")
-    if n_resamples < 1:
-        raise ValueError(f"N_RESAMPLES {n_resamples} is too small: wanted at least 1")
+    check_resamples(n_resamples)
     for name, values in scores.items():
         if not len(values) == len(targets) == len(patient_ids):
             raise ValueError(f"{name}: {len(values)} scores, {len(targets)} targets and {len(patient_ids)} patient_ids "

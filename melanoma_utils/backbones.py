@@ -17,6 +17,8 @@ from torch import nn
 LIBRARIES = ("pretrainedmodels", "torchvision", "timm")
 LATE_RELU = ("densenet", "nasnet", "pnasnet", "xception")  # of pretrainedmodels: their heads begin with it
 HEAD_NAMES = ("fc", "classifier", "last_linear", "head", "heads")
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and sd by channel, as torchvision documents
+AUXILIARY = ("aux1", "aux2", "AuxLogits")  # further heads of GoogLeNet and Inception, in their files alone
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,15 @@ def _find_near(name: str, library: str, n: int, cutoff: float) -> list[str]:
 def _build_torchvision(name: str, image_size: int) -> tuple[nn.Module, tuple, tuple, bool]:
     torchvision_models = importlib.import_module("torchvision.models")
     extra = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    return (torchvision_models.get_model(name, weights=None, **extra),
-            (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), False)  # ImageNet's mean and sd, as torchvision documents
+    if name.startswith("vit_"):
+        extra = {"image_size": image_size}
+    if name == "maxvit_t":
+        extra = {"input_size": (image_size, image_size)}
+    try:
+        network = torchvision_models.get_model(name, weights=None, **extra)
+    except (AssertionError, ValueError) as error:  # of the transformers
+        raise ValueError(f"ARCH 'torchvision/{name}' can't be built for IMAGE_SIZE {image_size}: {error}") from error
+    return network, *IMAGENET, False
 
 
 def _build_timm(name: str, image_size: int) -> tuple[nn.Module, tuple, tuple, bool]:
@@ -215,7 +224,8 @@ def _load_weights(network: nn.Module, state: Mapping[str, torch.Tensor], arch: s
     head_names = (head_name,) if isinstance(head_name, str) else tuple(head_name)  # some timm networks have two
     wanted = {k: v for k, v in network.state_dict().items() if k.rpartition(".")[0] not in head_names}
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
-    extra = [k for k in state if k not in wanted and k.partition(".")[0] not in HEAD_NAMES]
+    extra = [k for k in state if k not in wanted and k.partition(".")[0] not in (*HEAD_NAMES, *AUXILIARY)
+             and k.rpartition(".")[0] not in head_names]
     other = [f"{k} {tuple(state[k].shape)} instead of {tuple(v.shape)}" for k, v in wanted.items()
              if k in state and state[k].shape != v.shape]
     if missing or extra or other:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from melanoma_utils.experiment import find_experiment, find_trained_folds
+from melanoma_utils.experiment import check_name, find_experiment, find_trained_folds
 from melanoma_utils.fold_predictions import read_fold_predictions, read_test_predictions
 
 METHODS = ("mean", "rank")
@@ -41,12 +41,11 @@ def check_blend(output_dir: str | Path, experiment: str, experiments: Sequence[s
 
     Raises:
         FileNotFoundError: one of the experiments is not there.
-        ValueError: fewer than two experiments, one named twice, or the new one's name is that of a trained one.
+        ValueError: fewer than two experiments, one named twice, or see `experiment.check_name`.
     """
     if len(set(experiments)) < 2 or len(set(experiments)) < len(experiments):
         raise ValueError(f"EXPERIMENTS {list(experiments)} are not two or more different ones")
-    if experiment in experiments or any((Path(output_dir) / experiment).glob("folds.csv")):
-        raise ValueError(f"EXPERIMENT {experiment!r} is a trained one: give the blend another name")
+    check_name(output_dir, experiment, key="blend_of")
     for name in experiments:
         find_experiment(output_dir, name)
 

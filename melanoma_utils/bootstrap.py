@@ -7,21 +7,22 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 CHUNK = 100  # resamples computed at a time
+MIN_RESAMPLES = 40  # a 95 % interval leaves out one in 40 at either end
 
 
 def check_scores(targets: np.ndarray, scores: np.ndarray, patient_ids: np.ndarray,
-                 n_resamples: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+                 n_resamples: int = MIN_RESAMPLES) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns targets, float64 scores and the patients' codes 0..n_patients-1, all (N,).
 
     Args:
         targets: (N,) 0 or 1, both of them met.
         scores: (N,) finite.
         patient_ids: (N,) labels of the patients, none missing.
-        n_resamples: number of bootstrap resamples, at least 1.
+        n_resamples: number of bootstrap resamples, see `check_resamples`.
 
     Raises:
         ValueError: the lengths differ, a score is not finite, a target is not 0 or 1, there is one class only, a
-            patient_id is missing, or n_resamples is below 1.
+            patient_id is missing, or see `check_resamples`.
     """
     targets, scores = np.asarray(targets), np.asarray(scores, dtype=np.float64)
     if not len(targets) == len(scores) == len(patient_ids):
@@ -34,13 +35,18 @@ def check_scores(targets: np.ndarray, scores: np.ndarray, patient_ids: np.ndarra
         raise ValueError(f"{int(is_bad.sum())} of {len(targets)} targets are not 0 or 1, first {targets[is_bad][0]}")
     if len(np.unique(targets)) != 2:
         raise ValueError(f"an AUC needs both classes, met only target {np.unique(targets)}")
-    if n_resamples < 1:
-        raise ValueError(f"N_RESAMPLES {n_resamples} is too small: wanted at least 1")
+    check_resamples(n_resamples)
     patients = pd.factorize(np.asarray(patient_ids))[0]
     if (patients < 0).any():
         raise ValueError(f"{int((patients < 0).sum())} of {len(patients)} images have no patient_id: without it nobody "
                          "knows which images belong together")
     return targets.astype(int), scores, patients
+
+
+def check_resamples(n_resamples: int) -> None:
+    """Raises ValueError for fewer than `MIN_RESAMPLES`: of so few an interval may miss the very value it is of."""
+    if n_resamples < MIN_RESAMPLES:
+        raise ValueError(f"N_RESAMPLES {n_resamples} is too small: wanted at least {MIN_RESAMPLES}")
 
 
 def draw_patients(n_patients: int, n_resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:

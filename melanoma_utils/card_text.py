@@ -46,7 +46,8 @@ Looked at below: sex, age, site, size of the image file, skin tone. Sex, age and
 a proxy, the ITA angle of the picture's border: it changes with light and camera, and is no skin type. The tables know
 neither skin type nor origin, device nor clinic, so nothing can be said about them.
 
-**What the data hardly hold.** About these lesions the figures below say nothing, and the score is not to be relied on:
+**What the data hardly hold.** About these lesions the figures below say little or nothing, and the score is not to be
+relied on:
 
 {rare}
 
@@ -66,8 +67,8 @@ not independent. A group with fewer than 20 melanomas, or benign images, gets th
 ## Evaluation data
 
 {source}: {n_images:,} images of {n_patients:,} patients, {n_melanomas:,} melanomas ({share:.1%}), in {n_folds} folds.
-{leak} Listed duplicates are left out before the folds are made. All images were decoded, made square ({resize_mode})
-and resized alike. Missing sex, age or site is a category of its own; no image is left out for it. No sample size was
+{leak} {duplicates} All images were decoded, made square ({resize_mode})
+and resized alike. No image is left out for a missing sex, age or site. No sample size was
 calculated: these are the images there were. They are those that the networks were developed on: the evaluation is
 internal.{external_data}
 
@@ -213,7 +214,8 @@ RARE = """- acral melanoma: palms and soles, {acral}
 - mucosal melanoma: oral and genital sites, {mucosal}
 - nails: no column marks them; how many there are nobody knows
 - amelanotic melanoma, without the pigment that dermoscopy looks at: no column marks it either
-- dark skin: the tables do not say; by the proxy above, which dim light moves as well, {dark}"""
+- dark skin: the tables do not say; by the proxy above, which dim light moves as well, {dark}
+  (under "Subgroups", what the threshold finds and spares among them, where they are enough)"""
 DIAGNOSES = """
 ### Not melanoma is not benign
 

@@ -10,6 +10,7 @@ from melanoma_utils.evaluation import compute_auc_difference
 from melanoma_utils.experiment import find_evaluated_folds, find_experiment, read_history
 from melanoma_utils.files import read_json
 from melanoma_utils.fold_predictions import read_fold_predictions
+from melanoma_utils.folds import measure_patient_leak, read_folds
 
 
 def find_experiments(output_dir: str | Path) -> list[str]:
@@ -25,7 +26,8 @@ def summarize_experiments(output_dir: str | Path, experiments: Sequence[str]) ->
     Returns:
         Index experiment; columns oof_auc, oof_auc_low, oof_auc_high, fold_auc_mean, fold_auc_sd, external_auc (NaN
         without external images), n_images, n_melanomas, n_patients, n_folds (evaluated ones), is_synthetic,
-        train_seconds (of all folds; NaN where unknown), images_per_second (trained on, with each epoch's scoring).
+        patient_leak (share of the images of the worst fold whose patient is in another one too), train_seconds (of all
+        folds; NaN where unknown), images_per_second (trained on, with each epoch's scoring).
 
     Raises:
         FileNotFoundError: an experiment is not there, or not evaluated as it is trained now.
@@ -42,7 +44,8 @@ def summarize_experiments(output_dir: str | Path, experiments: Sequence[str]) ->
         columns = ("oof_auc", "oof_auc_low", "oof_auc_high", "fold_auc_mean", "fold_auc_sd", "external_auc", "n_images",
                    "n_melanomas", "n_patients", "is_synthetic")
         rows[name] = {column: metrics.get(column) for column in columns} | {
-            "n_folds": len(metrics["folds"]), "train_seconds": total, "images_per_second": n_seen / total}
+            "n_folds": len(metrics["folds"]), "patient_leak": _measure_leak(folder), "train_seconds": total,
+            "images_per_second": n_seen / total}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("experiment")
 
 
@@ -72,7 +75,8 @@ def compare_experiments(output_dir: str | Path, experiments: Sequence[str], refe
     Returns:
         Index experiment; columns difference, low, high, delong_p (p-value of `delong.compare_aucs`; NaN where a class
         is of one patient), n_shared (images), verdict: "better", "worse", "below noise" (the bootstrap's interval holds
-        0), or "nothing to compare" (too few shared images).
+        0), "leaks" (one of the two has patients in several folds: it is too good, and nobody knows by how much), or
+        "nothing to compare" (too few shared images).
 
     Raises:
         FileNotFoundError: an experiment or its predictions are not there.
@@ -96,10 +100,17 @@ def compare_experiments(output_dir: str | Path, experiments: Sequence[str], refe
         p_value = compare_aucs(df["target"], df["logit_other"], df["logit"], df["patient_id"]).p_value \
             if of_class.min() > 1 else float("nan")
         verdict = "better" if gain.low > 0 else "worse" if gain.high < 0 else "below noise"
+        if any(_measure_leak(Path(output_dir) / one) for one in (name, reference)):
+            verdict = "leaks"
         rows[name] = {"difference": gain.auc, "low": gain.low, "high": gain.high, "delong_p": p_value,
                       "n_shared": len(df), "verdict": verdict}
     columns = ["difference", "low", "high", "delong_p", "n_shared", "verdict"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("experiment")
+
+
+def _measure_leak(folder: Path) -> float:
+    folds_df = read_folds(folder / "folds.csv")
+    return float(measure_patient_leak(folds_df[folds_df["source"] == "competition"])["leak"].max())
 
 
 def _read_oof(output_dir: str | Path, experiment: str) -> pd.DataFrame:
@@ -109,6 +120,9 @@ def _read_oof(output_dir: str | Path, experiment: str) -> pd.DataFrame:
 
 def _find_evaluated(output_dir: str | Path, experiment: str) -> Path:
     folder = find_experiment(output_dir, experiment)
+    if (folder / "metrics.json").is_file() and "folds" not in read_json(folder / "metrics.json"):
+        raise FileNotFoundError(f"{folder} holds no trained experiment but what 12_blend_experiments, which compares a "
+                                "blend with its parts, or 13_metadata_baseline wrote: leave it out")
     if not find_evaluated_folds(folder):
         raise FileNotFoundError(f"{folder} is not evaluated as it is trained now: run 04_evaluate_oof first")
     return folder

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from melanoma_utils.bootstrap import bootstrap_sums, take_interval, widen_certain
+from melanoma_utils.bootstrap import bootstrap_sums, check_resamples, take_interval, widen_certain
 
 MIN_GROUPS = 20  # patients or lesions; with fewer a diagnosis gets the words "too few" instead of a number
 CLASSES = ("malignant", "premalignant", "benign", "unknown")  # in the order of the rows
@@ -29,7 +29,7 @@ def compute_diagnoses(df: pd.DataFrame, threshold: float, *, n_resamples: int = 
 
     Raises:
         KeyError: a column is missing.
-        ValueError: a logit is not finite, a patient_id missing, or n_resamples below 1.
+        ValueError: a logit is not finite, a patient_id missing, or see `bootstrap.check_resamples`.
     """
     missing = [c for c in ("source", "diagnosis", "benign_malignant", "patient_id", "logit") if c not in df]
     if missing:
@@ -37,8 +37,7 @@ def compute_diagnoses(df: pd.DataFrame, threshold: float, *, n_resamples: int = 
     for what, is_bad in (("finite logit", ~np.isfinite(df["logit"])), ("patient_id", df["patient_id"].isna())):
         if is_bad.any():
             raise ValueError(f"{int(is_bad.sum())} of {len(df)} images have no {what}")
-    if n_resamples < 1:
-        raise ValueError(f"N_RESAMPLES {n_resamples} is too small: wanted at least 1")
+    check_resamples(n_resamples)
     known_df = df[df["diagnosis"].notna() & (df["diagnosis"] != "unknown")]
     kind = known_df["benign_malignant"].where(known_df["benign_malignant"].isin(CLASSES), "unknown")
     rows = [dict(zip(COLUMNS[:3], names, strict=True)) | _measure(group_df, threshold, n_resamples, level, seed)

@@ -22,7 +22,7 @@ PLAIN_JPEG = ("YBR_FULL_422", "YBR_FULL", "MONOCHROME2")  # colours as Pillow un
 
 
 def open_dicom(path: Source) -> Image.Image:
-    """Returns the (first) picture of a DICOM file as an "RGB" or "L" Pillow image, as a viewer would show it.
+    """Returns the picture of a DICOM file as an "RGB" or "L" Pillow image, as a viewer would show it.
 
     A baseline JPEG inside, the competition's format, is not decoded yet, so that Pillow can do so at the scale that is
     wanted. All else goes through pydicom: windows and lookup tables are applied, MONOCHROME1 is inverted, more than
@@ -30,16 +30,19 @@ def open_dicom(path: Source) -> Image.Image:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no DICOM file, holds no picture, is damaged, or needs a codec that is not installed.
+        ValueError: it is no DICOM file, holds no picture or several, is damaged, or needs a codec that is not
+            installed.
     """
     dataset = _read(path)
     if "PixelData" not in dataset:
         raise ValueError(f"{path} holds no picture (a DICOM file without pixel data)")
+    n_frames = int(dataset.get("NumberOfFrames") or 1)
+    if n_frames != 1:
+        raise ValueError(f"{path} holds {n_frames} pictures: give each in a file of its own")
     try:
         colours = dataset.PhotometricInterpretation
         if dataset.file_meta.TransferSyntaxUID == JPEGBaseline8Bit and colours in PLAIN_JPEG:
-            n_frames = int(dataset.get("NumberOfFrames") or 1)
-            return Image.open(io.BytesIO(get_frame(dataset.PixelData, 0, number_of_frames=n_frames)))
+            return Image.open(io.BytesIO(get_frame(dataset.PixelData, 0, number_of_frames=1)))
         pixels = pixel_array(dataset, index=0)  # (H, W) or (H, W, 3); YBR comes as RGB
         if colours == "PALETTE COLOR":
             pixels = apply_color_lut(pixels, dataset)
@@ -97,7 +100,10 @@ def _scale(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
     """Returns pixels in low..high as uint8 in 0..255."""
     if pixels.dtype == np.uint8 and (low, high) == (0, 255):
         return pixels
-    return (np.clip((pixels.astype(np.float64) - low) / (high - low), 0, 1) * 255).round().astype(np.uint8)
+    scaled = pixels.astype(np.float32)  # changed in place: a large picture has room once
+    scaled -= low
+    scaled *= 255 / (high - low)
+    return np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled).astype(np.uint8)
 
 
 def write_dicom(path: str | Path, jpeg: bytes, row: Mapping) -> None:

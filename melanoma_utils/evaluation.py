@@ -55,7 +55,7 @@ def compute_auc_interval(targets: np.ndarray, scores: np.ndarray, patient_ids: n
 
     Raises:
         ValueError: the lengths differ, there is one class only, a target is not 0 or 1, a score is not finite, a
-            patient_id is missing, or n_resamples is below 1.
+            patient_id is missing, or see `bootstrap.check_resamples`.
     """
     targets, scores, patients = check_scores(targets, scores, patient_ids, n_resamples)
     aucs = bootstrap_aucs(targets, scores, patients, n_resamples, np.random.default_rng(seed))

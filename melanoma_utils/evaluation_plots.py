@@ -1,6 +1,6 @@
 """Charts of an evaluation: data in, matplotlib Figure out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -44,23 +44,21 @@ def plot_roc(targets: np.ndarray, scores: np.ndarray, auc: float, low: float, hi
     return fig
 
 
-def plot_fold_aucs(fold_auc: Sequence[float | None], auc: float, low: float, high: float, source: str = "") -> Figure:
+def plot_fold_aucs(fold_auc: Mapping[int, float], auc: float, low: float, high: float, source: str = "") -> Figure:
     """Returns the AUC of each fold beside the pooled one and its interval.
 
     Args:
-        fold_auc: AUC of fold 0, 1, …; None (a fold of one class, or one not trained) is said in words.
+        fold_auc: AUC by the fold's number.
         auc, low, high: the pooled AUC and the ends of its interval.
         source: see `plots.plot_bars`.
     """
     fig, (ax,) = new_figure(1, (7, 1.8 + 0.24 * len(fold_auc)), f"AUC by fold, n = {len(fold_auc)}", source)
     ax.axvspan(low, high, color=COLORS["melanoma"], alpha=0.2, label=f"pooled {auc:.3f} ({low:.3f} to {high:.3f})")
     ax.axvline(auc, color=COLORS["melanoma"])
-    for fold, value in enumerate(fold_auc):
-        if value is not None:
-            ax.plot(value, fold, "o", color=COLORS["benign"])
-        ax.annotate("no AUC" if value is None else f"{value:.3f}", (auc if value is None else value, fold), (6, 0),
-                    textcoords="offset points", va="center", fontsize=8)
-    ax.set_yticks(range(len(fold_auc)), [f"fold {fold}" for fold in range(len(fold_auc))])
+    for row, value in enumerate(fold_auc.values()):
+        ax.plot(value, row, "o", color=COLORS["benign"])
+        ax.annotate(f"{value:.3f}", (value, row), (6, 0), textcoords="offset points", va="center", fontsize=8)
+    ax.set_yticks(range(len(fold_auc)), [f"fold {fold}" for fold in fold_auc])
     ax.set_ylim(len(fold_auc) - 0.5, -0.5)
     ax.margins(x=0.2)
     ax.set_xlabel("AUC")

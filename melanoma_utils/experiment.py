@@ -27,6 +27,23 @@ def find_experiment(output_dir: str | Path, name: str) -> Path:
     return folder
 
 
+def check_name(output_dir: str | Path, name: str, key: str) -> None:
+    """Checks that a notebook that trains nothing writes over nothing but its own results.
+
+    Args:
+        output_dir: folder of the experiments.
+        name: of the folder in it that is to be written to.
+        key: what the notebook's own metrics.json holds, and no other.
+
+    Raises:
+        ValueError: the folder is that of a trained experiment, or holds another notebook's metrics.json.
+    """
+    folder = Path(output_dir) / name
+    if (folder / "folds.csv").is_file() or (
+            (folder / "metrics.json").is_file() and key not in read_json(folder / "metrics.json")):
+        raise ValueError(f"EXPERIMENT {name!r} is another one's folder in {output_dir}: give another name")
+
+
 def checkpoint_path(experiment_dir: str | Path, fold: int) -> Path:
     """Returns the path of a fold's checkpoint; where it exists the fold is finished."""
     return Path(experiment_dir) / f"fold_{fold}.safetensors"
@@ -97,15 +114,20 @@ def find_trained_folds(experiment_dir: str | Path, *, require_all: bool) -> list
 
     Raises:
         FileNotFoundError: there is no folds.csv, no fold is finished, or with require_all one is not; names those.
-        ValueError: a fold was trained on another folds.csv than the one there.
+        ValueError: a fold was trained on another folds.csv than the one there, or otherwise than another fold.
     """
     folds_path = Path(experiment_dir) / "folds.csv"
     n_folds = int(read_folds(folds_path)["fold"].max()) + 1
     folds = [fold for fold in range(n_folds) if checkpoint_path(experiment_dir, fold).is_file()]
-    for fold in folds:
-        if read_checkpoint_config(checkpoint_path(experiment_dir, fold)).get("folds_sha256") != hash_file(folds_path):
+    configs = {fold: fill_defaults(read_checkpoint_config(checkpoint_path(experiment_dir, fold))) for fold in folds}
+    for fold, config in configs.items():
+        if config.get("folds_sha256") != hash_file(folds_path):
             raise ValueError(f"fold {fold} in {experiment_dir} was trained on other folds than those of folds.csv: "
                              "start over with --steps 02-05 --fresh, or give another EXPERIMENT")
+        first = {part: configs[folds[0]][part] for part in ("model", "train", "tta_views")}
+        if differences := find_differences(config, first):
+            raise ValueError(f"fold {fold} in {experiment_dir} was not trained as fold {folds[0]}, so they are no one "
+                             f"experiment ({differences}): train it again, or give it another EXPERIMENT")
     missing = sorted(set(range(n_folds)) - set(folds))
     if not folds or (require_all and missing):
         raise FileNotFoundError(f"in {experiment_dir} {len(folds)} of {n_folds} folds are trained, fold "

@@ -60,18 +60,29 @@ def find_external_images(external_dir: str | Path, image_names: Iterable[str]) -
 
     Raises:
         FileNotFoundError: names have no file there; tells the first one and how many.
-        ValueError: an archive is damaged.
+        ValueError: an archive is damaged, or an image has two files (one in an archive and one unpacked are no matter).
     """
     folder = Path(external_dir)
-    candidates = [*(member for path in sorted(folder.glob("*.zip")) for member in list_zip_members(path)),
-                  *sorted(folder.glob("*/*")), *sorted(folder.glob("*"))]
-    files = {c.stem: c for c in candidates if c.suffix.lower() in IMAGE_SUFFIXES["jpeg"]}
+    members = [member for path in sorted(folder.glob("*.zip")) for member in list_zip_members(path)]
     names = list(image_names)
+    unpacked = [*sorted(folder.glob("*/*")), *sorted(folder.glob("*"))]
+    files = _find_by_name(members, names) | _find_by_name(unpacked, names)
     missing = [name for name in names if name not in files]
     if missing:
         raise FileNotFoundError(f"{len(missing)} of {len(names)} images named by the tables in {folder} are neither "
                                 f"there nor in a folder or zip archive in it, first {missing[0]}")
     return {name: files[name] for name in names}
+
+
+def _find_by_name(candidates: Iterable[Source], names: Iterable[str]) -> dict[str, Source]:
+    files, wanted = {}, set(names)
+    for file in candidates:
+        if file.suffix.lower() in IMAGE_SUFFIXES["jpeg"] and file.stem in wanted:
+            if file.stem in files:
+                raise ValueError(f"the image {file.stem} has two files, {files[file.stem]} and {file}: leave one of "
+                                 "them in EXTERNAL_DIR")
+            files[file.stem] = file
+    return files
 
 
 def _find_table(external_dir: str | Path, column: str) -> Path:

@@ -143,8 +143,8 @@ def _load_unseen(path: Path, fold: int, config: TrainConfig, folds_sha256: str,
     """Returns the model of a checkpoint that has not seen a fold and agrees with our configuration in these names."""
     model, stored = load_checkpoint(path)
     if stored["folds_sha256"] != folds_sha256:
-        raise ValueError(f"{path} was trained on other folds: it has seen images that fold {fold} is scored on; take "
-                         "an experiment that has the same folds.csv")
+        raise ValueError(f"{path} was trained with another folds.csv, perhaps on images that fold {fold} is scored "
+                         "on: take an experiment that has the same one")
     for name in names:
         found, wanted = (tuple(value) if isinstance(value := getattr(c, name), list) else value
                          for c in (model.config, config.model))

@@ -55,18 +55,20 @@ def create_folds(train_df: pd.DataFrame, n_folds: int = 10, strategy: str = "pat
     return folds_df
 
 
-def adopt_folds(path: str | Path, rows_df: pd.DataFrame, n_folds: int, strategy: str) -> pd.DataFrame:
+def adopt_folds(path: str | Path, rows_df: pd.DataFrame, has_external: bool, n_folds: int,
+                strategy: str) -> pd.DataFrame:
     """Returns another experiment's folds.csv, so that both are scored on the same folds.
 
     Args:
         path: that file.
         rows_df: image_name and target of all images that there are, the competition's before the external ones.
+        has_external: whether there are external ones.
         n_folds, strategy: what the folds must be, see `create_folds`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds images that are not in rows_df, or other targets, another number of folds, or
-            patients in two folds where the strategy is "patient".
+        ValueError: it holds images that are not in rows_df, or other targets, external images where there are none or
+            none where there are, another number of folds, or patients in two folds where the strategy is "patient".
     """
     other_df = read_folds(path)
     known = rows_df.drop_duplicates("image_name").set_index("image_name")["target"]
@@ -75,6 +77,9 @@ def adopt_folds(path: str | Path, rows_df: pd.DataFrame, n_folds: int, strategy:
         raise ValueError(f"{path} holds {len(strange)} images that are not among these, or with another target, first "
                          f"{strange['image_name'].iloc[0]}: FOLDS_FROM wants an experiment on the same DATA_DIR and "
                          "EXTERNAL_DIR")
+    if (other_df["source"] == "external").any() != has_external:
+        raise ValueError(f"{path} holds {'no ' * has_external}external images: FOLDS_FROM wants an experiment with the "
+                         "same EXTERNAL_DIR, or none")
     if other_df["fold"].max() + 1 != n_folds:
         raise ValueError(f"{path} has {other_df['fold'].max() + 1} folds: say N_FOLDS so")
     if strategy == "patient" and measure_patient_leak(other_df)["leak"].any():

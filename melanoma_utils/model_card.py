@@ -13,6 +13,7 @@ from melanoma_utils.card_text import CARD, DIAGNOSES, DRAWN, HALF, RARE, REAL, S
 from melanoma_utils.experiment import checkpoint_path
 from melanoma_utils.files import read_json, write_bytes
 from melanoma_utils.folds import measure_patient_leak, read_folds
+from melanoma_utils.leak_audit import PAIRS_FILE, read_pairs
 from melanoma_utils.models import read_checkpoint_config
 from melanoma_utils.train_config import fill_defaults
 
@@ -54,7 +55,7 @@ def build_card(experiment_dir: str | Path, table_paths: Iterable[str | Path] = (
     parameters = read_json(parameters_path) if parameters_path.is_file() else _flatten(config)  # run by hand
     subgroups_df = pd.read_csv(folder / "subgroups.csv")
     return CARD.format(**metrics | (DRAWN if metrics["is_synthetic"] else REAL)
-                       | _tell_model(config) | _tell_data(metrics, config, folds_df, subgroups_df)
+                       | _tell_model(config) | _tell_data(folder, metrics, config, folds_df, subgroups_df)
                        | _tell_figures(metrics, folds_df, subgroups_df, pd.read_csv(folder / "context.csv")),
                        experiment=folder.resolve().name, packages=_tell_packages(),
                        parameters=" · ".join(f"`{name}` {json.dumps(value)}" for name, value in parameters.items()),
@@ -102,7 +103,7 @@ def _tell_model(config: Mapping) -> dict[str, object]:
         "tta_views": config["tta_views"]}
 
 
-def _tell_data(metrics: Mapping, config: Mapping, folds_df: pd.DataFrame,
+def _tell_data(folder: Path, metrics: Mapping, config: Mapping, folds_df: pd.DataFrame,
                subgroups_df: pd.DataFrame) -> dict[str, object]:
     ours_df, external_df = (folds_df[folds_df["source"] == source] for source in ("competition", "external"))
     leak = measure_patient_leak(ours_df)["leak"].max()
@@ -120,11 +121,23 @@ def _tell_data(metrics: Mapping, config: Mapping, folds_df: pd.DataFrame,
     return {
         "leak": "No patient is in two folds." if leak == 0 else f"**LEAK: in the worst fold {leak:.1%} of the images "
                 "have their patient in training as well. The figures are too good.**",
+        "duplicates": _tell_duplicates(folder, ours_df),
         "share": metrics["n_melanomas"] / metrics["n_images"], "external_data": external,
         "extra_training": _tell_extra_training(config, has_external=len(external_df) > 0),
         "rare": rare, "training": tables.tabulate_training(folds_df),
         "other_cancers": "In the training data so many are marked as one of these: "
                          f"{_count(folds_df, 'diagnosis', OTHER_CANCERS, with_melanomas=False)}."}
+
+
+def _tell_duplicates(folder: Path, folds_df: pd.DataFrame) -> str:
+    """Returns how many images of a competition are there twice, as far as 02_create_folds has found any."""
+    if not (folder / PAIRS_FILE).is_file():
+        return "Whether a picture is among them twice, nobody has searched."
+    pairs_df = read_pairs(folder).query("split == 'train' and other_split == 'train' and kind != 'alike'")
+    names = folds_df["image_name"]
+    n = int((pairs_df["image_name"].isin(names) & pairs_df["other_name"].isin(names)).sum())
+    return f"{n} pair{'s' * (n != 1)} of them show the same picture twice." if n else \
+        "No picture is among them twice, as far as names, lists and a perceptual hash tell."
 
 
 def _tell_extra_training(config: Mapping, has_external: bool) -> str:
@@ -134,6 +147,8 @@ def _tell_extra_training(config: Mapping, has_external: bool) -> str:
         extra = f", and the external images (`{config['store']['external']['source']}`) without those of that fold" + (
             f", of which an epoch draws {train['n_external']:,}, half of them melanomas as far as there are so many"
             if train["n_external"] else "")
+    if train["early_stopping_patience"] or train["scheduler"] == "plateau":
+        extra += ", and without one more fold of the competition's images, whose AUC picked the epoch"
     if train["teachers"]:
         extra += f", and test images labelled by {', '.join(train['teachers'])}"
     if augment["artefacts"]:

@@ -88,7 +88,7 @@ def make_report(lesions_df: pd.DataFrame, facts: ReportFacts, refused: Sequence[
             been assessed).
         facts: what it says of how it came about.
         refused: name, thumbnail and reason of each picture that has no number.
-        problems: a sentence on each file that was left out.
+        problems: sentences on files that were left out, and on what to be careful with.
     """
     rows = "".join(_write_row(row, len(lesions_df)) for row in lesions_df.itertuples())
     head = "".join(f"<th>{name}</th>" for name in COLUMNS)
@@ -98,7 +98,7 @@ def make_report(lesions_df: pd.DataFrame, facts: ReportFacts, refused: Sequence[
     return PAGE.format(
         style=STYLE, facts=_write_facts(facts, len(lesions_df), len(refused)), lesions=lesions,
         refused=f"<h2>Cannot assess</h2><table><tbody>{refused_rows}</tbody></table>" if refused else "",
-        problems=f"<h2>Passed over</h2><ul>{_write_items(problems)}</ul>" if problems else "",
+        problems=f"<h2>To be noted</h2><ul>{_write_items(problems)}</ul>" if problems else "",
         meanings=_write_items(_list_meanings(facts, len(lesions_df))))
 
 

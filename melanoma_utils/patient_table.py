@@ -12,6 +12,7 @@ from melanoma_utils.competition import METADATA_COLUMNS, SEXES, SITES, read_tabl
 from melanoma_utils.dicom import read_dicom_metadata
 from melanoma_utils.external import SITE_NAMES
 from melanoma_utils.image_files import SUFFIXES
+from melanoma_utils.uploads import check_header
 
 # What clinics and DICOM headers (BodyPartExamined) also say. A hand or a foot may be two of the sites: neither is here.
 SEX_WORDS = {sex[0]: sex for sex in SEXES}
@@ -24,6 +25,7 @@ SITE_WORDS = SITE_NAMES | {word: site for site, words in {
     "oral/genital": ("oral", "genital")}.items() for word in words}
 TABLE_COLUMNS = ["image_name", "patient_id", *METADATA_COLUMNS]
 MAX_AGE = 120  # years
+MAX_TABLE_MEGABYTES = 5  # tens of thousands of rows
 
 
 def read_patient_table(source: MemoryFile | ZipMember) -> pd.DataFrame:
@@ -37,9 +39,12 @@ def read_patient_table(source: MemoryFile | ZipMember) -> pd.DataFrame:
         where nothing is said.
 
     Raises:
-        ValueError: it is no table, or one without image_name, with an empty or repeated one, or an age that is no
-            number.
+        ValueError: it is larger than `MAX_TABLE_MEGABYTES`, no table, or one without image_name, with an empty or
+            repeated one, or an age that is no number.
     """
+    if source.n_bytes > MAX_TABLE_MEGABYTES * 2**20:
+        raise ValueError(f"{source} has {source.n_bytes / 2**20:,.0f} MB, more than the {MAX_TABLE_MEGABYTES} that a "
+                         "table may have: it is left out")
     file = MemoryFile(str(source), source.read_bytes())
     return read_table(file, ("image_name",)).reindex(columns=TABLE_COLUMNS).astype({"age_approx": float})
 
@@ -56,9 +61,10 @@ def read_headers(pictures: Mapping[str, MemoryFile | ZipMember]) -> pd.DataFrame
     """
     rows = {}
     for name, source in pictures.items():
-        if source.suffix.lower() == ".dcm":
-            with suppress(ValueError):  # whoever decodes the picture tells what is wrong
-                rows[name] = read_dicom_metadata(source)
+        with suppress(ValueError):  # whoever decodes the picture tells what is wrong
+            file = check_header(str(source), source.read_bytes())
+            if file.suffix.lower() == ".dcm":
+                rows[name] = read_dicom_metadata(file)
     df = pd.DataFrame.from_dict(rows, "index", dtype=object, columns=list(METADATA_COLUMNS))
     return df.reindex(pd.Index(pictures, name="image_name"))
 

@@ -31,7 +31,8 @@ def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False, 
     """Runs the steps' notebooks in order, leaving out each that has run already with the same result to come.
 
     A run is left out when its parameters, the notebook, this package, the competition's tables, what the step before
-    left, and its own outputs are as they were when it ended.
+    left, and its own outputs are as they were when it ended. One that runs again after a change of the code or of the
+    pictures still leaves whole stores, trained folds and their predictions as they are; `fresh` makes them anew.
 
     Args:
         plan: of `make_plan`.
@@ -180,6 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         given = read_parameters(a.parameters_file, a.parameters_yaml, a.parameters + a.parameters_raw)
         if a.notebook:
+            if a.fresh or a.dask or a.workers != 1 or a.steps != parser.get_default("steps"):
+                raise ValueError("--notebook runs one notebook as it is: --steps, --workers, --dask and --fresh are "
+                                 "for the pipeline")
             where = f"; the whole story is in {os.path.relpath(a.runs_dir)}"
             run_notebook(a.notebook, given, a.runs_dir)
             return 0

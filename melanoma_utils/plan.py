@@ -125,6 +125,12 @@ def make_plan(given: Mapping[str, object], runs_dir: str | Path = "runs") -> Pla
     for name in ("START_FROM", "FOLDS_FROM"):
         if p[name] and not Path(p[name]).is_dir():
             raise FileNotFoundError(f"{name} {p[name]} is not the folder of an experiment")
+    own = [name for name in ("START_FROM", "FOLDS_FROM") if p[name] and Path(p[name]).resolve() == Path(
+        p["OUTPUT_DIR"], p["EXPERIMENT"]).resolve()]
+    own += [name for name in ("TEACHERS", "DISTILL_FROM") if p["EXPERIMENT"] in map(str, p[name])]
+    if own:
+        raise ValueError(f"{own[0]} is the EXPERIMENT {p['EXPERIMENT']!r} itself, whose files it would replace: give "
+                         "this one another name")
     if p["METADATA_FROM"] and not Path(p["METADATA_FROM"], "train.csv").is_file():
         raise FileNotFoundError(f"METADATA_FROM {p['METADATA_FROM']} is not a folder with a train.csv")
     for kind in ("TEACHERS", "DISTILL_FROM"):
@@ -156,6 +162,7 @@ def delete_outputs(plan: Plan, steps: Sequence[str]) -> None:
     for store_dir in plan.store_dirs if "01_resize_images" in steps else ():
         if store_dir.exists():
             with lock_folder(store_dir):  # another experiment may be building it
+                (store_dir / "store.json").unlink(missing_ok=True)  # without it a store is not whole
                 for path in store_dir.iterdir():
                     if path.name != ".lock":
                         path.unlink()

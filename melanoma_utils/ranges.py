@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from melanoma_utils import calibration, context_choice
+from melanoma_utils.bootstrap import MIN_RESAMPLES
 from melanoma_utils.competition import IMAGE_FORMATS
 from melanoma_utils.evaluation import check_prevalence
 from melanoma_utils.folds import FOLD_STRATEGIES
@@ -14,8 +15,9 @@ from melanoma_utils.train_config import make_config
 from melanoma_utils.transforms import check_tta_views
 
 CHOICES = {"IMAGE_FORMAT": IMAGE_FORMATS, "FOLD_STRATEGY": FOLD_STRATEGIES, "ON_BAD_IMAGE": ON_BAD_IMAGE,
-           "CALIBRATION": calibration.METHODS, "CONTEXT": context_choice.CHOICES, "RUNTIME": RUNTIMES}
-LOWEST = {"IMAGE_SIZE": MIN_SIZE, "N_FOLDS": 2, "N_RESAMPLES": 1, "N_PROCESSES": 1}
+           "CALIBRATION": calibration.METHODS, "CONTEXT": context_choice.CHOICES, "RUNTIME": RUNTIMES,
+           "DEVICE": ("auto", "cpu", "cuda")}  # of several GPUs CUDA_VISIBLE_DEVICES chooses
+LOWEST = {"IMAGE_SIZE": MIN_SIZE, "N_FOLDS": 2, "N_RESAMPLES": MIN_RESAMPLES, "N_PROCESSES": 1}
 
 
 def check_ranges(parameters: Mapping[str, object]) -> None:
@@ -30,6 +32,9 @@ def check_ranges(parameters: Mapping[str, object]) -> None:
     for name, lowest in LOWEST.items():
         if parameters[name] < lowest:
             raise ValueError(f"{name} {parameters[name]} is too small: wanted at least {lowest}")
+    for size in parameters["MORE_IMAGE_SIZES"]:
+        if type(size) is not int or size < MIN_SIZE:
+            raise ValueError(f"MORE_IMAGE_SIZES {size!r} is no whole number of at least {MIN_SIZE}")
     for name in ("SENSITIVITIES", "SUBGROUP_SENSITIVITY"):
         values = parameters[name] if isinstance(parameters[name], list) else [parameters[name]]
         bad = [value for value in values if not isinstance(value, float | int) or not 0 < value <= 1]

@@ -72,7 +72,9 @@ def predict_out_of_fold(features_df: pd.DataFrame, oof_df: pd.DataFrame,
                         c: float = 1.0) -> tuple[pd.Series, list[SecondStage]]:
     """Returns the out-of-fold logits by image_name, in the features' order, and the regressions in the folds' order.
 
-    The regression that scores a fold has been fitted on all others; no label of its patients has entered it.
+    The regression that scores a fold has been fitted on all others, without a row of its patients. Where features come
+    from networks' out-of-fold scores, the networks that scored the others have seen that fold's labels (as in any
+    stacking).
 
     Args:
         features_df: (N, n_features) by image_name, as of `patient_context.make_features`.

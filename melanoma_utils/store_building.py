@@ -119,8 +119,8 @@ def _begin(paths: Mapping[str, Source], identities: Mapping[Path, dict],
             changed = [name for name, *sizes in zip(paths, before, n_bytes, strict=True)
                        if sizes[0] != sizes[1] and name not in bad]
             if changed:
-                log(f"{store_dir.name}: {len(changed)} images are other files than those that a stopped run read, "
-                    f"first {changed[0]}: it starts over")
+                log(f"{store_dir.name}: {len(changed)} images are other files than when the run that was stopped "
+                    f"began, first {changed[0]}: it starts over")
             begun[store_dir] = 0 if changed else building.get("decode_size", identity["image_size"])
     decode_size = max([*begun.values(), *(identity["image_size"] for identity in identities.values())])
     for store_dir, identity in identities.items():

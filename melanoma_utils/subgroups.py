@@ -77,7 +77,7 @@ def compute_subgroups(df: pd.DataFrame, columns: dict[str, str], threshold: floa
         groups = df[column].astype(object).where(df[column].notna(), "unknown")
         order = df[column].cat.categories if isinstance(df[column].dtype, pd.CategoricalDtype) else \
             df[column].value_counts().index
-        for group in [*order, "unknown"]:
+        for group in dict.fromkeys([*order, "unknown"]):
             rows_df = df[groups == group]
             if len(rows_df):
                 rows.append({"attribute": attribute, "group": str(group)}

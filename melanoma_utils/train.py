@@ -24,13 +24,18 @@ def train(plan: Plan) -> None:
 
     Raises:
         FileNotFoundError: there are no folds or no image stores yet.
-        ValueError: FOLD is not given; the experiment has other parameters, see `plan.keep_parameters`; folds.csv leaks,
-            see `leak_audit.check_folds`; or see `fold_training.run_fold`.
+        ValueError: FOLD is not given; N_PROCESSES is not how many have been started; the experiment has other
+            parameters, see `plan.keep_parameters`; folds.csv leaks, see `leak_audit.check_folds`; or see
+            `fold_training.run_fold`.
         TimeoutError: see `plan.keep_parameters` and `fold_training.run_fold`.
     """
     p, folder = plan.parameters, plan.experiment_dir
     if "FOLD" not in p:
         raise ValueError("FOLD is not given: say which fold to leave out, e.g. -p FOLD 0")
+    world = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun's
+    if p["N_PROCESSES"] not in (1, world):
+        raise ValueError(f"N_PROCESSES {p['N_PROCESSES']} is for 03_train_fold, here {world} train: start so many with "
+                         f"torchrun --nproc-per-node {p['N_PROCESSES']}, or say N_PROCESSES 1")
     folds_df, config = read_folds(folder / "folds.csv"), make_config(p)
     lines = check_folds(folder, folds_df, p["DATA_DIR"], p["FOLD_STRATEGY"])
     if os.environ.get("RANK", "0") == "0":  # torchrun's: one process speaks and writes for all

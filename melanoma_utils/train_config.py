@@ -91,6 +91,8 @@ class TrainConfig:
             raise ValueError(f"LR {self.lr} is not in 0..10 or WEIGHT_DECAY {self.weight_decay} not in 0..1")
         if not 0 <= self.distill_share <= 1:
             raise ValueError(f"DISTILL_SHARE {self.distill_share} is not in 0..1")
+        if self.distill_share != TrainConfig.distill_share and not self.distill_from:
+            raise ValueError(f"DISTILL_SHARE is {self.distill_share}, but DISTILL_FROM names no experiments to imitate")
         if self.start_image_size and not 16 <= self.start_image_size <= self.model.image_size:
             raise ValueError(f"START_IMAGE_SIZE {self.start_image_size} is neither 0 (off) nor in 16..IMAGE_SIZE "
                              f"({self.model.image_size})")

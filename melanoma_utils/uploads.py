@@ -29,6 +29,13 @@ def check_upload(name: str, content: bytes) -> MemoryFile:
         ValueError: one sentence for the sender: it is empty, no JPEG, PNG or DICOM file, damaged, without a picture,
             or larger than `MAX_MEGABYTES` or `MAX_MEGAPIXELS`.
     """
+    file = check_header(name, content)
+    _check_pixels(name, *read_image_size(file))
+    return file
+
+
+def check_header(name: str, content: bytes) -> MemoryFile:
+    """Does what `check_upload` does without a look at the picture itself, so that a header can be asked first."""
     if not content:
         raise ValueError(f"{name} is empty (0 bytes)")
     if len(content) > MAX_MEGABYTES * 2**20:
@@ -36,11 +43,9 @@ def check_upload(name: str, content: bytes) -> MemoryFile:
     suffix = next((end for end, (at, start) in STARTS.items() if content[at:at + len(start)] == start), None)
     if suffix is None:
         raise ValueError(f"{name} is no JPEG, PNG or DICOM file, whatever it is called")
-    file = MemoryFile(name if name.lower().endswith(suffix) else name + suffix, content)
     if suffix == ".dcm":
         _check_pixels(name, *_read_dicom_size(name, content))
-    _check_pixels(name, *read_image_size(file))
-    return file
+    return MemoryFile(name if name.lower().endswith(suffix) else name + suffix, content)
 
 
 def _check_pixels(name: str, width: int, height: int) -> None:

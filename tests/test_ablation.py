@@ -34,7 +34,7 @@ def test_the_numbers_are_those_of_the_evaluation(scored):
     ({"targets": np.ones(200)}, "needs both classes"),
     ({"scores": {"a": np.zeros(3)}}, "a: 3 scores, 200 targets and 200 patient_ids differ in number"),
     ({"scores": {"a": np.full(200, np.nan)}}, "a: 200 of 200 scores are not finite"),
-    ({"n_resamples": 0}, "N_RESAMPLES 0 is too small"),
+    ({"n_resamples": 39}, "N_RESAMPLES 39 is too small"),
 ])
 def test_bad_input_is_refused(scored, change, message):
     arguments = {**dict(zip(("targets", "scores", "patient_ids"), scored, strict=True)), **change}

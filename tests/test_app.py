@@ -213,10 +213,12 @@ def test_a_dicom_header_is_read_only_where_that_is_asked_for(app, jpeg, tmp_path
     assert "Counted in: male, 55 years, torso." in read_texts(app)
     assert "SECRET" not in read_texts(app)
     write_dicom(tmp_path / "y.dcm", jpeg, row | {"anatom_site_general_challenge": "[tail](x)"})
-    upload(app, (tmp_path / "y.dcm").read_bytes(), "y.dcm")
+    upload(app, (tmp_path / "y.dcm").read_bytes(), "Y.DCM")
+    app.selectbox(key="site").set_value("palms/soles")
     app.button(key="from_header").click().run()
     check_whole(app)
-    assert "Counted in: male, 55 years." in read_texts(app) and r"site \'\[tail\]\(x\)\' of" in read_texts(app)
+    texts = read_texts(app)
+    assert "Counted in: male, 55 years, palms/soles." in texts and r"site \'\[tail\]\(x\)\' of" in texts
     upload(app, jpeg)
     assert "tail" not in read_texts(app)
 
@@ -269,7 +271,7 @@ def test_what_can_not_be_assessed_gets_no_number_unless_that_is_wanted(app, comm
 
 def test_without_scores_it_says_so(app, common, jpeg):
     upload(app, jpeg)
-    assert "scores higher than" in read_texts(app)
+    assert "score lower than this picture" in read_texts(app)
     (common.SHIPPED_DIR / "oof_scores.csv").unlink()
     app.run()
     check_whole(app)

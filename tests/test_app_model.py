@@ -53,7 +53,7 @@ def write_scores(folder):
     df = pd.DataFrame({"target": target, "logit": rng.normal(3 * target - 1, 2), "patient_id": np.arange(300),
                        "site": ["torso"] * 290 + [None] * 10})
     threshold = json.loads((folder / "metrics.json").read_text())["subgroup_threshold"]
-    compute_subgroups(df, {"site": "site"}, threshold, n_resamples=20).to_csv(folder / "subgroups.csv", index=False)
+    compute_subgroups(df, {"site": "site"}, threshold, n_resamples=40).to_csv(folder / "subgroups.csv", index=False)
     df[["target", "logit"]].to_csv(folder / "oof_scores.csv", index=False)
 
 

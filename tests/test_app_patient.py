@@ -90,6 +90,12 @@ def read_words(at):
     return re.sub(r"\\(.)", r"\1", "\n".join([*texts, *labels]))
 
 
+def find(widgets, key):
+    """Returns the one widget whose key begins so."""
+    widget, = (widget for widget in widgets if (widget.key or "").startswith(key))
+    return widget
+
+
 def find_tables(at, column):
     """Returns the tables on the page that have a column; the one whose cells can be changed is on it too."""
     return [element.value for element in at.dataframe if column in element.value]
@@ -229,6 +235,38 @@ def test_what_is_known_of_a_picture_can_be_changed(page, fast_models, downloads)
     assert read_table(at).loc["dark", "site"] == "torso"
 
 
+def test_what_was_typed_stays_when_a_picture_more_comes(page, fast_models):
+    at = upload(page, PICTURES[:2])
+    editor = at.data_editor[0]
+    at.session_state[editor.key] = {"edited_rows": {0: {"age_approx": 80, "sex": "male"}}, "added_rows": [],
+                                    "deleted_rows": []}
+    at.run()
+    assert fast_models[-1][["sex", "age_approx"]].iloc[0].tolist() == ["male", 80]
+    at = upload(at, PICTURES[:3])
+    assert at.data_editor[0].value["age_approx"].fillna(0).tolist() == [80, 0, 0]
+    assert "age of 1" in read_words(at)
+    at.number_input(key="patient_age").set_value(30).run()  # of the others; what is typed of one goes before
+    assert at.data_editor[0].value["age_approx"].tolist() == [80, 30, 30]
+    at = upload(upload(at, []), PICTURES[3:])
+    assert upload(at, PICTURES[:2]).data_editor[0].value["age_approx"].isna().all()  # another person came between
+
+
+def test_nothing_of_a_lesion_or_person_counts_for_the_next(page, fast_models, monkeypatch):
+    import common
+    at = upload(page, [*PICTURES, ("table.csv", b"image_name,patient_id\ndark,p\nlight,p\nmiddle,q\nblue,q\n")])
+    at = upload(at, [("then.jpg", encode((130, 90, 80)))], which=1)
+    assert len(at.metric) == 2
+    at.selectbox(key="patient_now").set_value("light").run()
+    assert not at.metric and "Earlier" not in read_words(at)
+    monkeypatch.setattr(common, "find_objections", lambda picture: ("it is small",))
+    at = upload(page, [("x" + name, content + b" ") for name, content in PICTURES] + [
+        ("table.csv", b"image_name,patient_id\nxdark,p\nxlight,p\nxmiddle,q\nxblue,q\n")])
+    find(at.checkbox, "patient_overrule").check().run()
+    assert len(read_table(at)) == 2
+    at.selectbox(key="patient_id").set_value("q").run()
+    assert not find(at.checkbox, "patient_overrule").value and not find_tables(at, "percent")
+
+
 def test_a_person_is_forgotten_with_the_next_ones_pictures_not_with_one_more(page, fast_models):
     at = upload(page, PICTURES[:2])
     at.selectbox(key="patient_sex").set_value("male")
@@ -271,12 +309,12 @@ def test_what_cannot_be_assessed_has_a_reason_and_a_number_only_knowingly(page, 
     assert "Cannot assess: 1" in read_words(at)
     assert "cannot assess: it is blue" in downloads["report"]
     assert re.search(r"^blue,+it is blue,", downloads["table"], re.MULTILINE)
-    at.checkbox(key="patient_overrule").check().run()
+    find(at.checkbox, "patient_overrule").check().run()
     df = read_table(at)
     assert df.loc["blue", "note"] == "it is blue" and len(df) == 4
     assert "cannot really assess: it is blue" in downloads["report"]
     at = upload(at, PICTURES[3:])
-    at.checkbox(key="patient_overrule").uncheck().run()
+    find(at.checkbox, "patient_overrule").uncheck().run()
     assert find_tables(at, "because") and not find_tables(at, "percent")  # the reasons alone
     assert "Cannot assess: 1" in read_words(at)
 
@@ -302,9 +340,9 @@ def test_an_earlier_picture_stands_beside_the_lesion(page, fast_models):
     assert now.value == patient_report.format_prob(prob)
     assert float(then.value.split()[0]) < float(now.value.split()[0])
     assert len(read_table(at)) == 4  # it is not one of the lesions that are compared
-    assert not [box for box in at.number_input if box.key == "patient_years"]  # no age is known
+    assert not [box for box in at.number_input if (box.key or "").startswith("patient_years")]  # no age is known
     at.number_input(key="patient_age").set_value(60).run()
-    at.number_input(key="patient_years").set_value(4).run()
+    find(at.number_input, "patient_years").set_value(4).run()
     assert fast_models[-1]["age_approx"].tolist() == [56]
     assert "then.jpg can't be decoded" in read_words(upload(at, [("then.jpg", PICTURES[0][1][:300])], which=1))
 
@@ -323,7 +361,7 @@ def test_a_drawn_person_is_one_click_away_and_goes_with_the_next_upload(page, fa
     at = page.button(key="patient_drawn").click().run()
     assert set(read_table(at).index) == {f"drawn {n}" for n in range(1, 6)}
     words = read_words(at)
-    assert "5 of 5 suspicious" in words and "In the others" not in words  # there are no others
+    assert "5 of 5 suspicious" in words and "What lies below it is not cleared" not in words  # there are no others
     assert set(read_table(upload(at, PICTURES)).index) == {"dark", "light", "middle", "blue"}
 
 

@@ -1,5 +1,6 @@
 import pytest
 import safetensors.torch
+import timm
 import torch
 import torchvision
 
@@ -63,6 +64,21 @@ def test_weights_of_another_network_are_refused_with_the_keys(tmp_path):
     safetensors.torch.save_file(torchvision.models.resnet18().state_dict(), path)
     with pytest.raises(ValueError, match=r"not those of torchvision/mobilenet_v2: \d+ keys are missing \['features"):
         build_backbone(MOBILENET, str(path), 64)
+
+
+@pytest.mark.parametrize("arch", ["torchvision/googlenet", "timm/deit_tiny_distilled_patch16_224"])
+def test_weights_with_a_second_head_fit(arch, tmp_path):
+    library, name = arch.split("/")
+    network = torchvision.models.googlenet(init_weights=False) if library == "torchvision" else timm.create_model(name)
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "whole.safetensors")
+    assert build_backbone(arch, str(tmp_path / "whole.safetensors"), 224).n_features in (1024, 192)
+
+
+def test_a_transformer_of_torchvision_is_built_for_the_images_or_refused():
+    backbone = build_backbone("torchvision/vit_b_32", "none", 64)
+    assert backbone.network(torch.zeros(1, 3, 64, 64)).shape == (1, backbone.n_features)
+    with pytest.raises(ValueError, match="'torchvision/vit_b_32' can't be built for IMAGE_SIZE 50"):
+        build_backbone("torchvision/vit_b_32", "none", 50)
 
 
 def test_absent_weights_say_what_is_wanted():

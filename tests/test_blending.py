@@ -7,7 +7,7 @@ from conftest import place, run_pipeline
 from sklearn.metrics import roc_auc_score
 
 from melanoma_utils.blending import blend_oof, blend_scores, blend_test, check_blend
-from melanoma_utils.files import read_json
+from melanoma_utils.files import read_json, write_json
 
 
 def test_the_mean_and_the_rank_mean():
@@ -70,7 +70,10 @@ def test_the_notebook_blends_and_submits(output_dir, data_dir, tmp_path):
     assert len(submission_df) == 24 and submission_df["target"].between(0, 1).all()
     process = run_pipeline(*flags, "['first']", parameters=None, check=False)
     assert process.returncode == 1 and "are not two or more" in process.stderr
-    with pytest.raises(ValueError, match="'first' is a trained one"):
+    with pytest.raises(ValueError, match="'first' is another one's folder"):
         check_blend(output_dir, "first", ["second", "third"])
+    write_json(output_dir / "table" / "metrics.json", {"ablation": []})
+    with pytest.raises(ValueError, match="'table' is another one's folder"):
+        check_blend(output_dir, "table", ["first", "second"])
     with pytest.raises(FileNotFoundError, match=r"there is no experiment 'thrid' in .*; there are: first, second"):
         check_blend(output_dir, "blend", ["first", "thrid"])

@@ -28,9 +28,9 @@ def test_bad_rows_are_refused(targets, scores, patients, message):
         check_scores(targets, scores, list(patients))
 
 
-def test_no_resamples_are_refused():
-    with pytest.raises(ValueError, match="N_RESAMPLES 0 is too small"):
-        check_scores([0, 1], [0.1, 0.2], ["a", "b"], 0)
+def test_too_few_resamples_are_refused():
+    with pytest.raises(ValueError, match="N_RESAMPLES 39 is too small"):
+        check_scores([0, 1], [0.1, 0.2], ["a", "b"], 39)
 
 
 def test_every_resample_draws_as_many_patients_as_there_are():

@@ -60,7 +60,7 @@ def test_folds_have_their_own_sizes(folds_df):
 
 def test_operating_points_as_they_are_measured_and_where_nobody_is_called_suspicious():
     targets, scores = np.array([1, 1, 0, 0, 0, 0]), np.array([3.0, -1.0, 2.0, 0.0, -2.0, -3.0])
-    points_df = compute_operating_points(targets, scores, np.arange(6), 0.1, [0.5, 1.0], n_resamples=20)
+    points_df = compute_operating_points(targets, scores, np.arange(6), 0.1, [0.5, 1.0], n_resamples=40)
     rows = read(tabulate_points(points_df.assign(threshold_prob=[0.5, 0.02]).to_dict("records")))
     assert rows[0][0] == "50 %" and rows[0][1].startswith("50.0% (") and rows[0][2].startswith("100.0% (")
     assert rows[1][0] == "100 %" and rows[1][2].startswith("50.0% (") and rows[1][-1] == "2.00%"

@@ -74,6 +74,22 @@ def test_differences_are_paired_by_name_and_put_into_words(output_dir):
     assert df.loc["oracle", "delong_p"] < 0.05 and np.isnan(df.loc["elsewhere", "delong_p"])
 
 
+def test_an_experiment_that_knows_patients_is_never_called_better(output_dir):
+    path = output_dir / "oracle" / "folds.csv"
+    folds_df = pd.read_csv(path)
+    folds_df.assign(fold=np.arange(len(folds_df)) % 2).to_csv(path, index=False)
+    assert compare_experiments(output_dir, ["oracle"], "tiny", n_resamples=50).loc["oracle", "verdict"] == "leaks"
+    assert compare_experiments(output_dir, ["tiny"], "oracle", n_resamples=50).loc["tiny", "verdict"] == "leaks"
+    leaks = summarize_experiments(output_dir, ["tiny", "oracle"])["patient_leak"]
+    assert leaks["tiny"] == 0 and leaks["oracle"] > 0.5
+
+
+def test_a_blend_is_no_experiment_to_compare(output_dir):
+    write_json(output_dir / "unfinished" / "metrics.json", {"oof_auc": 0.5, "blend_of": ["tiny", "oracle"]})
+    with pytest.raises(FileNotFoundError, match="unfinished holds no trained experiment but what 12_blend"):
+        compare_experiments(output_dir, ["unfinished"], "tiny")
+
+
 def test_targets_that_disagree_are_an_error(output_dir):
     path = output_dir / "oracle" / "oof_fold_0.csv"
     df = pd.read_csv(path)

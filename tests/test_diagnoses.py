@@ -50,10 +50,10 @@ def test_lesions_are_resampled_not_images(df):
 
 
 def test_few_lesions_get_words_and_no_number(df):
-    row = compute_diagnoses(df, 0.0, n_resamples=20).set_index("diagnosis").loc["dermatofibroma"]
+    row = compute_diagnoses(df, 0.0, n_resamples=40).set_index("diagnosis").loc["dermatofibroma"]
     assert (row["n"], row["n_groups"], row["note"]) == (100, 19, "too few")
     assert row[["share_suspicious", "share_low", "share_high", "median_logit"]].isna().all()
-    assert compute_diagnoses(draw("x", "benign", 20, 20, 0), 0.0, n_resamples=20)["note"].tolist() == [""]
+    assert compute_diagnoses(draw("x", "benign", 20, 20, 0), 0.0, n_resamples=40)["note"].tolist() == [""]
 
 
 def test_where_all_or_none_are_called_the_interval_has_a_width(df):
@@ -72,15 +72,15 @@ def test_what_a_low_score_must_not_hide_is_said(df):
     share = (df["logit"][df["diagnosis"] == "actinic keratosis"] < 0).mean()
     assert f"{share:.0%} (" in lines[1] and "of 40 images are below the threshold: a low score must not" in lines[1]
     few_df = draw("actinic keratosis", "premalignant", 9, 4, 0)
-    assert describe_missed(compute_diagnoses(few_df, 0.0, n_resamples=10)) == [
+    assert describe_missed(compute_diagnoses(few_df, 0.0, n_resamples=40)) == [
         "actinic keratosis (premalignant, external): too few to say, 9 images of 4 lesions or patients"]
     for diagnoses in (["nevus", "melanoma"], []):
-        table = compute_diagnoses(df[df["diagnosis"].isin(diagnoses)], 0.0, n_resamples=10)
+        table = compute_diagnoses(df[df["diagnosis"].isin(diagnoses)], 0.0, n_resamples=40)
         assert "no malignant or premalignant lesion but melanoma" in describe_missed(table)[0]
 
 
 def test_without_any_known_diagnosis_the_table_is_empty(df):
-    table = compute_diagnoses(df.assign(diagnosis=None), 0.0, n_resamples=10)
+    table = compute_diagnoses(df.assign(diagnosis=None), 0.0, n_resamples=40)
     assert list(table) == list(COLUMNS) and table.empty
 
 
@@ -92,6 +92,6 @@ def test_without_any_known_diagnosis_the_table_is_empty(df):
 ])
 def test_bad_tables_are_refused(df, change, error, message):
     with pytest.raises(error, match=message):
-        compute_diagnoses(change(df), 0.0, n_resamples=10)
-    with pytest.raises(ValueError, match="N_RESAMPLES 0 is too small"):
-        compute_diagnoses(df, 0.0, n_resamples=0)
+        compute_diagnoses(change(df), 0.0, n_resamples=40)
+    with pytest.raises(ValueError, match="N_RESAMPLES 39 is too small"):
+        compute_diagnoses(df, 0.0, n_resamples=39)

@@ -68,6 +68,12 @@ def test_deeper_rgb_is_scaled_to_eight_bits(tmp_path):
     assert show(write_raw(tmp_path / "a.dcm", pixels, "RGB")).tolist() == [[[0, 1, 255]]]
 
 
+def test_several_pictures_in_one_file_are_refused(tmp_path):
+    path = write_raw(tmp_path / "a.dcm", np.zeros((2, 3, 3), np.uint8), "RGB", NumberOfFrames=5)
+    with pytest.raises(ValueError, match=r"a\.dcm holds 5 pictures: give each in a file of its own"):
+        open_dicom(path)
+
+
 def test_monochrome1_is_the_negative_of_monochrome2(tmp_path):
     pixels = np.arange(16, dtype=np.uint8).reshape(4, 4) * 17
     assert np.array_equal(show(write_raw(tmp_path / "a.dcm", pixels, "MONOCHROME2")), pixels)

@@ -128,9 +128,9 @@ def test_paired_differences_match_the_plain_loop(two_models):
 def test_areas_are_those_of_scikit_learn(decimals):
     targets, scores, patients = simulate(40, np.random.default_rng(0))
     scores = scores.round(decimals)
-    areas = compute_discrimination(targets, scores, patients, 0.0176, n_resamples=20)
+    areas = compute_discrimination(targets, scores, patients, 0.0176, n_resamples=40)
     weights = np.where(targets == 1, 0.0176 / targets.mean(), (1 - 0.0176) / (1 - targets.mean()))
-    assert areas["roc_auc"] == compute_auc_interval(targets, scores, patients, n_resamples=20)
+    assert areas["roc_auc"] == compute_auc_interval(targets, scores, patients, n_resamples=40)
     assert areas["pr_auc"].auc == pytest.approx(average_precision_score(targets, scores))
     assert areas["pr_auc_at_prevalence"].auc == pytest.approx(
         average_precision_score(targets, scores, sample_weight=weights))
@@ -150,7 +150,7 @@ def score_as_isic_2024(targets, scores, weights=None):
 def test_resampled_areas_equal_the_plain_loop(decimals):
     targets, scores, patients = simulate(40, np.random.default_rng(2))
     scores = scores.round(decimals)
-    fast = compute_discrimination(targets, scores, patients, 0.02, n_resamples=30, seed=7)
+    fast = compute_discrimination(targets, scores, patients, 0.02, n_resamples=40, seed=7)
     slow = []
     for counts in np.random.default_rng(7).multinomial(40, np.full(40, 1 / 40), size=30):
         rows = np.concatenate([np.tile(np.flatnonzero(patients == p), n) for p, n in enumerate(counts)]).astype(int)
@@ -183,7 +183,7 @@ def test_one_melanoma_has_areas_and_the_resamples_without_it_are_left_out():
 
 def test_a_higher_prevalence_raises_precision_and_nothing_else():
     targets, scores, patients = simulate(40, np.random.default_rng(0))
-    rare, common = (compute_discrimination(targets, scores, patients, p, n_resamples=20) for p in (0.01, 0.5))
+    rare, common = (compute_discrimination(targets, scores, patients, p, n_resamples=40) for p in (0.01, 0.5))
     assert rare["pr_auc_at_prevalence"].auc < rare["pr_auc"].auc < common["pr_auc_at_prevalence"].auc
     assert rare["roc_auc"] == common["roc_auc"] and rare["partial_auc"] == common["partial_auc"]
     for prevalence in (0, 1, 1.76, np.nan):

@@ -53,9 +53,10 @@ def test_score_histogram_sums_to_100_percent_of_each_class(scored):
         assert np.sum(widths * heights) / 0.025 == pytest.approx(100)
 
 
-def test_fold_without_auc_is_said_in_words():
-    fig = evaluation_plots.plot_fold_aucs([0.9, None, 0.8], 0.85, 0.8, 0.9)
-    assert read_texts(fig) == ["0.900", "no AUC", "0.800"]
+def test_folds_are_named_by_their_numbers():
+    fig = evaluation_plots.plot_fold_aucs({1: 0.9, 3: 0.8}, 0.85, 0.8, 0.9)
+    assert read_texts(fig) == ["0.900", "0.800"]
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["fold 1", "fold 3"]
     assert "0.850 (0.800 to 0.900)" in fig.legends[0].texts[0].get_text()
 
 

@@ -9,7 +9,7 @@ from melanoma_utils.competition import read_test
 from melanoma_utils.experiment import checkpoint_path, describe_training, find_trained_folds, is_trained, save_fold
 from melanoma_utils.fold_predictions import predict_test_fold, read_fold_predictions, read_oof
 from melanoma_utils.folds import write_folds
-from melanoma_utils.models import ModelConfig, build_model
+from melanoma_utils.models import ModelConfig, build_model, save_checkpoint
 from melanoma_utils.train_config import TrainConfig
 
 CONFIG = TrainConfig(model=ModelConfig("timm/test_resnet", image_size=32), n_epochs=1)
@@ -74,6 +74,14 @@ def test_missing_folds_are_named(folder):
 def test_models_of_other_folds_than_the_table_says_are_refused(folder, folds_df):
     folds_df.assign(fold=(folds_df["fold"] + 1) % 3).to_csv(folder / "folds.csv", index=False)
     with pytest.raises(ValueError, match=r"fold 0 in .* was trained on other folds"):
+        find_trained_folds(folder, require_all=False)
+
+
+def test_folds_trained_by_two_recipes_are_no_one_experiment(folder, store):
+    description = describe_training(replace(CONFIG, lr=0.5), 2, folder / "folds.csv", store, 1)
+    save_checkpoint(checkpoint_path(folder, 2), build_model(CONFIG.model),
+                    {k: v for k, v in description.items() if k != "model"})
+    with pytest.raises(ValueError, match=r"fold 2 in .* was not trained as fold 0, .*\(train.lr is 0.5, wanted "):
         find_trained_folds(folder, require_all=False)
 
 

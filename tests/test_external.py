@@ -92,6 +92,15 @@ def test_images_are_found_in_folders_and_archives(folder):
         find_external_images(folder, names)
 
 
+def test_an_image_that_has_two_files_is_an_error(folder):
+    names = read_external(folder)["image_name"].tolist()
+    (folder / "masks").mkdir()
+    shutil.copy(folder / "ISIC_2019_Training_Input" / f"{names[2]}.jpg", folder / "masks" / f"{names[2]}.png")
+    with pytest.raises(ValueError, match=f"the image {names[2]} has two files, .*{names[2]}.jpg and .*{names[2]}.png"):
+        find_external_images(folder, names)
+    assert len(find_external_images(folder, names[:2])) == 2
+
+
 @pytest.mark.real
 def test_ham10000_is_read(real_dir):
     df = read_external(real_dir / "ham10000")

@@ -157,18 +157,20 @@ def test_folds_of_before_there_were_external_images_stay_valid(folds_df, tmp_pat
 def test_adopted_folds_are_those_of_the_other_to_the_byte(folds_df, tmp_path):
     write_folds(tmp_path / "a" / "folds.csv", folds_df.iloc[2:])  # it had dropped two images
     twice_df = pd.concat([folds_df, folds_df.head(1)])  # an external image of the same name
-    write_folds(tmp_path / "b" / "folds.csv", adopt_folds(tmp_path / "a" / "folds.csv", twice_df, 3, "patient"))
+    write_folds(tmp_path / "b" / "folds.csv", adopt_folds(tmp_path / "a" / "folds.csv", twice_df, False, 3, "patient"))
     assert (tmp_path / "a" / "folds.csv").read_bytes() == (tmp_path / "b" / "folds.csv").read_bytes()
 
 
 def test_folds_of_other_images_or_targets_are_not_adopted(folds_df, tmp_path):
     write_folds(tmp_path / "folds.csv", folds_df)
     with pytest.raises(ValueError, match=r"holds 3 images that are not among these, .* first SYN_"):
-        adopt_folds(tmp_path / "folds.csv", folds_df.iloc[3:], 3, "patient")
+        adopt_folds(tmp_path / "folds.csv", folds_df.iloc[3:], False, 3, "patient")
     with pytest.raises(ValueError, match=f"holds {len(folds_df)} images"):
-        adopt_folds(tmp_path / "folds.csv", folds_df.assign(target=1 - folds_df["target"]), 3, "patient")
+        adopt_folds(tmp_path / "folds.csv", folds_df.assign(target=1 - folds_df["target"]), False, 3, "patient")
+    with pytest.raises(ValueError, match="holds no external images: FOLDS_FROM wants"):
+        adopt_folds(tmp_path / "folds.csv", folds_df, True, 3, "patient")
     with pytest.raises(ValueError, match="has 3 folds: say N_FOLDS so"):
-        adopt_folds(tmp_path / "folds.csv", folds_df, 10, "patient")
+        adopt_folds(tmp_path / "folds.csv", folds_df, False, 10, "patient")
     write_folds(tmp_path / "image" / "folds.csv", create_folds(folds_df, 3, "image"))
     with pytest.raises(ValueError, match="patients in two folds"):
-        adopt_folds(tmp_path / "image" / "folds.csv", folds_df, 3, "patient")
+        adopt_folds(tmp_path / "image" / "folds.csv", folds_df, False, 3, "patient")

@@ -11,6 +11,7 @@ from melanoma_utils.files import read_json, write_csv, write_json
 from melanoma_utils.folds import create_folds, write_folds
 from melanoma_utils.model_card import build_card, tell_half_precision, write_card
 from melanoma_utils.models import ModelConfig, build_model, save_checkpoint
+from melanoma_utils.near_duplicates import PAIR_COLUMNS
 from melanoma_utils.operating_points import compute_operating_points
 from melanoma_utils.subgroups import compute_subgroups
 from melanoma_utils.train_config import TrainConfig
@@ -34,9 +35,10 @@ def folder(store, folds_df, tmp_path):
         save_checkpoint(checkpoint_path(tmp_path, fold), build_model(CONFIG.model),
                         {k: v for k, v in description.items() if k != "model"})
     oof_df = folds_df.assign(logit=np.linspace(-1, 1, len(folds_df)))
-    points_df = compute_operating_points(oof_df["target"], oof_df["logit"], oof_df["patient_id"], 0.0176, n_resamples=9)
+    points_df = compute_operating_points(oof_df["target"], oof_df["logit"], oof_df["patient_id"], 0.0176,
+                                         n_resamples=40)
     subgroups_df = compute_subgroups(oof_df.assign(tone="dark"), {"sex": "sex", "tone": "skin tone (ITA, a proxy)"},
-                                     0.0, n_resamples=9)
+                                     0.0, n_resamples=40)
     write_csv(tmp_path / "subgroups.csv", subgroups_df)
     write_csv(tmp_path / "context.csv", pd.DataFrame().reset_index())  # as 04 leaves it without a second stage
     row = {"brier": 0.2, "brier_skill": 0.1, "ece": 0.1, "mean_prob": 0.3}
@@ -107,6 +109,28 @@ def test_it_tells_what_is_put_over_the_training_pictures_and_who_teaches(folder,
     training = " ".join(build_card(folder).partition("## Training data")[2].split())
     assert "on 50% of the pictures, melanomas or not, a dark frame, bars, a ruler or a pen mark is added" in training
     assert "25% are made sharper or coarser; 60% of each target is what the networks of first, second" in training
+
+
+def test_it_tells_which_fold_more_picks_the_epoch(folder, store):
+    assert "picked the epoch" not in build_card(folder)
+    for steered in ({"early_stopping_patience": 2}, {"scheduler": "plateau"}):
+        description = describe_training(replace(CONFIG, **steered), 0, folder / "folds.csv", store, 2)
+        save_checkpoint(checkpoint_path(folder, 0), build_model(CONFIG.model),
+                        {k: v for k, v in description.items() if k != "model"})
+        assert "without one more fold of the competition's images, whose AUC picked the epoch" in build_card(folder)
+
+
+def test_pictures_that_are_there_twice_are_counted(folder, folds_df):
+    assert "Whether a picture is among them twice, nobody has searched." in build_card(folder)
+    names = folds_df["image_name"].tolist()
+    pairs_df = pd.DataFrame([(names[0], "train", names[1], "train", 0, "copy"),
+                             (names[2], "train", names[3], "train", 18, "alike"),
+                             (names[4], "train", "test_1", "test", 0, "copy"),
+                             ("dropped", "train", names[5], "train", 2, "listed")], columns=PAIR_COLUMNS)
+    write_csv(folder / "duplicate_pairs.csv", pairs_df)
+    assert "1 pair of them show the same picture twice." in build_card(folder)
+    write_csv(folder / "duplicate_pairs.csv", pairs_df.iloc[1:])
+    assert "No picture is among them twice" in build_card(folder)
 
 
 def test_external_images_are_told_apart(folder, folds_df, store):

@@ -74,11 +74,11 @@ def test_intervals_equal_the_plain_loop(scored):
 
 
 def test_prevalence_moves_what_depends_on_people_alone(scored):
-    rare, common = (compute_operating_points(*scored, p, n_resamples=20) for p in (0.0176, 0.5))
+    rare, common = (compute_operating_points(*scored, p, n_resamples=40) for p in (0.0176, 0.5))
     same = ["threshold", "sensitivity", "specificity", "specificity_low"]
     assert rare[same].equals(common[same])
     assert (rare["ppv"] < common["ppv"]).all() and (rare["npv"] > common["npv"]).all()
-    own = compute_operating_points(*scored, scored[0].mean(), [0.9], n_resamples=20).iloc[0]
+    own = compute_operating_points(*scored, scored[0].mean(), [0.9], n_resamples=40).iloc[0]
     is_called = scored[1] >= own["threshold"]
     assert own["ppv"] == pytest.approx(scored[0][is_called].mean())  # as counted
 
@@ -113,12 +113,12 @@ def test_net_benefit_by_hand():
     assert df["net_benefit"].tolist() == pytest.approx([0.1 - 0.9 * 0.05 / 0.95, 0.08 - 0.3 * 0.25, 0])
     assert df["biopsy_all"].tolist() == pytest.approx([0.1 - 0.9 * 0.05 / 0.95, 0.1 - 0.9 * 0.25, 0.1 - 0.9 * 1.5])
     assert (df["net_benefit_low"] <= df["net_benefit"]).all() and (df["net_benefit"] <= df["net_benefit_high"]).all()
-    rarer = compute_decision_curve(targets, probs, np.arange(100), 0.01, [0.2], n_resamples=10)
+    rarer = compute_decision_curve(targets, probs, np.arange(100), 0.01, [0.2], n_resamples=40)
     assert rarer["net_benefit"][0] == pytest.approx(0.01 * 0.8 - 0.99 / 3 * 0.25)
 
 
 def test_a_perfect_model_is_worth_the_prevalence(scored):
-    df = compute_decision_curve(scored[0], 0.001 + 0.99 * scored[0], scored[2], 0.0176, n_resamples=20)
+    df = compute_decision_curve(scored[0], 0.001 + 0.99 * scored[0], scored[2], 0.0176, n_resamples=40)
     assert df["net_benefit"].to_numpy() == pytest.approx(0.0176) and df["threshold"].is_monotonic_increasing
     assert (df["threshold"].iloc[0], df["threshold"].iloc[-1]) == pytest.approx((0.00176, 0.176))
 
@@ -135,7 +135,7 @@ def test_points_moved_to_a_prevalence_are_those_computed_there():
     rng = np.random.default_rng(0)
     targets = (np.arange(100) % 3 == 0).astype(int)
     arguments = (targets, rng.normal(targets, 1), np.arange(100))
-    here, there = (compute_operating_points(*arguments, prevalence, n_resamples=20) for prevalence in (0.02, 0.3))
+    here, there = (compute_operating_points(*arguments, prevalence, n_resamples=40) for prevalence in (0.02, 0.3))
     moved = move_prevalence(here, 0.3)
     assert set(moved) < set(there) and "ppv_low" not in moved and "sensitivity_low" in moved
     pd.testing.assert_frame_equal(moved, there[list(moved)])

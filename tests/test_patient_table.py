@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from melanoma_utils import patient_table
 from melanoma_utils.archives import MemoryFile
 from melanoma_utils.patient_table import describe_pictures, read_patient_table, spread_sex
 
@@ -91,6 +92,12 @@ def test_words_of_clinics_are_understood():
 def test_no_table_is_told_by_name(content, message):
     with pytest.raises(ValueError, match=rf"table\.csv.*{message}"):
         read(content)
+
+
+def test_a_table_of_many_megabytes_is_not_read(monkeypatch):
+    monkeypatch.setattr(patient_table, "MAX_TABLE_MEGABYTES", 0)
+    with pytest.raises(ValueError, match=r"table\.csv has 0 MB, more than the 0 that a table may have"):
+        read(TABLE)
 
 
 def test_an_answer_can_be_encoded_for_a_model():

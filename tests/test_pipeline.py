@@ -225,9 +225,15 @@ def test_paths_are_relative_to_where_the_command_is_typed(finished, data_dir, tm
     (("-p", "PREVALENCE", "17.6", "-p", "EXPERIMENT", "new"), "PREVALENCE 17.6 is not between 0 and 1"),
     (("-y", "SENSITIVITIES: [95]", "-p", "EXPERIMENT", "new"), "SENSITIVITIES 95 is not in 0..1"),
     (("-y", "SENSITIVITIES: [a]", "-p", "EXPERIMENT", "new"), "SENSITIVITIES 'a' is not in 0..1"),
-    (("-p", "N_RESAMPLES", "0", "-p", "EXPERIMENT", "new"), "N_RESAMPLES 0 is too small"),
+    (("-p", "N_RESAMPLES", "39", "-p", "EXPERIMENT", "new"), "N_RESAMPLES 39 is too small"),
     (("-r", "WEIGHTS", "nowhere.pth", "-p", "EXPERIMENT", "new"), "WEIGHTS '.*nowhere.pth' is neither"),
     (("-r", "DATA_DIR", "nowhere"), "DATA_DIR .*nowhere does not exist"),
+    (("-r", "START_FROM", "{output}/tiny"), "START_FROM is the EXPERIMENT 'tiny' itself"),
+    (("-r", "FOLDS_FROM", "{output}/tiny", "--steps", "02-05", "--fresh"), "FOLDS_FROM is the EXPERIMENT 'tiny'"),
+    (("-y", "DISTILL_FROM: [tiny]"), "DISTILL_FROM is the EXPERIMENT 'tiny' itself"),
+    (("-r", "DEVICE", "gpu"), "DEVICE 'gpu' is not one of"),
+    (("-y", "MORE_IMAGE_SIZES: ['48']"), "MORE_IMAGE_SIZES '48' is no whole number"),
+    (("--notebook", "10_benchmark", "--fresh"), "--notebook runs one notebook as it is"),
     (("-f", "nowhere.yaml"), "the parameter file nowhere.yaml does not exist"),
     (("--steps", "03-07"), "--steps '03-07' is not a number or range"),
     (("-r", "EXPERIMENT", "../x"), "EXPERIMENT '../x' is not a plain name"),
@@ -241,6 +247,7 @@ def test_paths_are_relative_to_where_the_command_is_typed(finished, data_dir, tm
 ])
 def test_wrong_calls_get_one_clear_line_and_change_nothing(finished, data_dir, arguments, message, capsys):
     before, on_ctrl_c = digest(finished[0]), signal.getsignal(signal.SIGINT)
+    arguments = [argument.replace("{output}", str(finished[0] / "output")) for argument in arguments]
     status = main(make_command(*place(finished[0], data_dir), *arguments)[3:])
     signal.signal(signal.SIGINT, on_ctrl_c)
     printed = capsys.readouterr().err

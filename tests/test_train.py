@@ -73,6 +73,8 @@ def test_wrong_calls_get_one_clear_line(trained, data_dir, capsys):
     assert capsys.readouterr().err == "error: FOLD is not given: say which fold to leave out, e.g. -p FOLD 0\n"
     assert main([*flags, "-p", "FOLD", "1"]) == 1
     assert "'tiny' was begun otherwise (" in capsys.readouterr().err
+    assert main([*flags, "-p", "FOLD", "1", "-p", "N_PROCESSES", "2"]) == 1
+    assert "N_PROCESSES 2 is for 03_train_fold, here 1 train" in capsys.readouterr().err
     done = train_with(2, trained[0].parents[1], data_dir, "-p", "EXPERIMENT", "other")
     assert done.returncode and "error: " in done.stderr and "folds.csv" in done.stderr
 

@@ -38,6 +38,7 @@ def test_the_images_grow_to_their_size_over_two_thirds_of_the_epochs():
     ({"early_stopping_patience": 2, "distill_from": ("a",)}, "TEACHERS or DISTILL_FROM's models were trained on"),
     ({"scheduler": "plateau", "metadata_from": "whole", "model": ModelConfig(use_metadata=True)},
      "or METADATA_FROM's table holds"),
+    ({"distill_share": 0.9}, "DISTILL_SHARE is 0.9, but DISTILL_FROM names no experiments"),
     ({"distill_share": 1.5}, r"DISTILL_SHARE 1.5 is not in 0..1"),
 ])
 def test_values_that_contradict_each_other_are_refused(values, message):

@@ -9,9 +9,11 @@ from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from melanoma_utils import uploads
+from melanoma_utils.archives import MemoryFile
 from melanoma_utils.dicom import write_dicom
 from melanoma_utils.images import load_upright
-from melanoma_utils.uploads import check_upload
+from melanoma_utils.patient_table import read_headers
+from melanoma_utils.uploads import check_header, check_upload
 
 ROW = {"image_name": "ISIC_1", "sex": "male", "age_approx": 45.0, "anatom_site_general_challenge": "torso"}
 
@@ -97,8 +99,15 @@ def test_a_dicom_file_that_would_unpack_to_gigabytes_is_refused(dicom):
             dataset.PixelData = bytes(90 * 60 * 3)
         buffer = io.BytesIO()
         dataset.save_as(buffer)
-        with pytest.raises(ValueError, match="60000 x 60000 pixels" if change else "compressed as a whole"):
-            check_upload("x.dcm", buffer.getvalue())
+        for check in (check_upload, check_header):
+            with pytest.raises(ValueError, match="60000 x 60000 pixels" if change else "compressed as a whole"):
+                check("x.dcm", buffer.getvalue())
+        assert read_headers({"x": MemoryFile("x.dcm", buffer.getvalue())}).isna().all(axis=None)
+
+
+def test_a_header_is_read_whatever_the_file_is_called(dicom, pixels):
+    files = {"export": MemoryFile("IM000001", dicom), "picture": MemoryFile("a.dcm", encode(pixels))}
+    assert read_headers(files)["sex"].fillna("").tolist() == ["male", ""]
 
 
 def test_a_cut_off_picture_passes_the_header_and_fails_in_one_sentence(pixels):

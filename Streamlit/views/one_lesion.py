@@ -83,7 +83,7 @@ def pick_person(assessor: Assessor, file: MemoryFile) -> pd.DataFrame:
         st.caption("This model looks at the picture alone; sex, age and site would make no difference.")
         return pd.DataFrame([dict.fromkeys(METADATA_COLUMNS)])
     with st.expander("Sex, age and site, as far as known"):
-        if file.suffix == ".dcm":
+        if file.suffix.lower() == ".dcm":
             st.button("Take them from the DICOM file", key="from_header", on_click=read_header, args=(file,))
             for problem in st.session_state.get("header_problems", ()):
                 st.caption(common.escape(problem))
@@ -103,14 +103,15 @@ def forget_person() -> None:
 
 
 def read_header(file: MemoryFile) -> None:
-    """Enters what a DICOM file's header says of the person, where that is something the model knows."""
+    """Enters what a DICOM file's header says of the person, where that is something the model knows; what it does not
+    say stays as it is."""
     from melanoma_utils.competition import METADATA_COLUMNS
     from melanoma_utils.patient_table import describe_pictures, read_headers
 
     known_df, problems = describe_pictures([file.name], None, headers_df=read_headers({file.name: file}))
-    sex, age, site = (None if pd.isna(value) else value for value in known_df[list(METADATA_COLUMNS)].iloc[0])
-    st.session_state.update(sex=sex or UNKNOWN, age=None if age is None else int(age), site=site or UNKNOWN,
-                            header_problems=problems)
+    told = dict(zip(("sex", "age", "site"), known_df[list(METADATA_COLUMNS)].iloc[0], strict=True))
+    st.session_state.update({key: int(value) if key == "age" else value for key, value in told.items()
+                             if not pd.isna(value)} | {"header_problems": problems})
 
 
 # ---- what is said of it
@@ -162,14 +163,22 @@ def show_position(assessor: Assessor, logit: float, point: pd.Series, prevalence
         return
     scores_df = assessor.scores_df
     *probs, prob, threshold = to_probs(assessor, [*scores_df["logit"], logit, point["threshold"]], prevalence)
-    benign, melanomas = (f"{100 * share:.0f} of 100" for share in rank_among(scores_df, logit))
-    text = f"This picture scores higher than {benign} benign lesions and higher than {melanomas} melanomas of the " \
-           "training data, each scored by a model that had not seen its patient."
+    benign, melanomas = (format_count(share) for share in rank_among(scores_df, logit))
+    text = f"Of 100 benign lesions of the training data {benign} score lower than this picture, of 100 melanomas " \
+           f"{melanomas}; each was scored by a model that had not seen its patient."
     st.markdown(text)
     key = id(assessor), logit, threshold, prevalence, common.is_dark()
     chart = common.remember("lesion_chart", key, lambda: common.encode_chart(plot_score_position(
         scores_df["target"], probs, prob, threshold, assessor.metrics.get("source", ""))))
     st.image(chart, width=560, alt=text)
+
+
+def format_count(share: float) -> str:
+    """Returns a share as a number of 100, "none" and "all" where it is exactly that."""
+    if share in (0, 1):
+        return "all" if share else "none"
+    n = round(100 * share)
+    return "fewer than 1" if n == 0 else "more than 99" if n == 100 else f"{n}"
 
 
 def show_saliency(assessor: Assessor, key: tuple, image: np.ndarray, picture: np.ndarray) -> None:

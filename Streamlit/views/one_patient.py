@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -88,7 +88,9 @@ def show_refused(refused: dict[str, patient_input.Lesion]) -> bool:
     picture = st.column_config.ImageColumn("Picture", width=86)
     st.dataframe(reasons_df, hide_index=True, row_height=patient_input.ROW_HEIGHT, column_config={
         "picture": picture, "name": "Name", "because": "Cannot assess, because"})
-    return st.checkbox("Show their numbers all the same. I know that they may mean nothing.", key="patient_overrule")
+    digests = "".join(lesion.digest for lesion in refused.values())  # asked anew about other pictures
+    return st.checkbox("Show their numbers all the same. I know that they may mean nothing.",
+                       key=f"patient_overrule_{hash(digests)}")
 
 
 def show_downloads(df: pd.DataFrame, refused: dict[str, patient_input.Lesion], facts: dict,
@@ -107,16 +109,18 @@ def show_downloads(df: pd.DataFrame, refused: dict[str, patient_input.Lesion], f
                           "lesions.html", "text/html", key="patient_html", on_click="ignore", width="stretch")
 
 
-def show_earlier(assessor: Assessor, df: pd.DataFrame, known_df: pd.DataFrame, prevalence: float) -> None:
-    """Shows a lesion beside a picture of it from an earlier visit, with both numbers."""
+def show_earlier(assessor: Assessor, df: pd.DataFrame, known_df: pd.DataFrame, digests: Mapping[str, str],
+                 prevalence: float) -> None:
+    """Shows a lesion beside a picture of it from an earlier visit, with both numbers; digests: of the pictures."""
     from melanoma_utils.archives import MemoryFile
     from melanoma_utils.assessment import ask_models, to_probs
     from melanoma_utils.evaluation_tables import format_prob
 
     st.subheader("An earlier visit", anchor=False)
     name = st.selectbox("Lesion", list(df.index), key="patient_now")
-    upload = st.file_uploader("An earlier picture of this lesion", common.PICTURE_TYPES, key="patient_earlier",
-                              max_upload_size=common.MAX_MEGABYTES)
+    upload = st.file_uploader("An earlier picture of this lesion", common.PICTURE_TYPES,
+                              max_upload_size=common.MAX_MEGABYTES,
+                              key=f"patient_earlier_{digests[name]}")  # that of another lesion is none of this one
     if upload is None:
         return
     lesion = common.remember("patient_then", (upload.file_id, id(assessor)),
@@ -124,7 +128,7 @@ def show_earlier(assessor: Assessor, df: pd.DataFrame, known_df: pd.DataFrame, p
     if isinstance(lesion, str):
         st.error(common.escape(lesion), icon=":material/block:")
         return
-    then_df = patient_input.pick_age_then(assessor, known_df.loc[[name]])
+    then_df = patient_input.pick_age_then(assessor, known_df.loc[[name]], digests[name])
     left, right = st.columns(2)
     left.image(lesion.thumbnail, width="stretch")
     right.image(df.loc[name, "thumbnail"], width="stretch")
@@ -177,4 +181,4 @@ with results:
 facts = {"model": st.session_state["model"], "prevalence": prevalence, "sensitivity": point["sensitivity"],
          "specificity": point["specificity"]}
 show_downloads(df, refused, facts, files.problems)
-show_earlier(assessor, df, known_df, prevalence)
+show_earlier(assessor, df, known_df, {name: lesion.digest for name, lesion in shown.items()}, prevalence)
