@@ -14,6 +14,7 @@ SEXES = ("female", "male")
 SITES = ("head/neck", "lower extremity", "oral/genital", "palms/soles", "torso", "upper extremity")
 TEST_COLUMNS = ("image_name", "patient_id", "sex", "age_approx", "anatom_site_general_challenge")
 TRAIN_COLUMNS = (*TEST_COLUMNS, "diagnosis", "benign_malignant", "target")
+MAX_AGE = 120  # years
 SUBMISSION_COLUMNS = ("image_name", "target")
 DUPLICATE_COLUMNS = ("ISIC_id", "ISIC_id_paired", "partition")
 METADATA_COLUMNS = ("sex", "age_approx", "anatom_site_general_challenge")
@@ -32,11 +33,11 @@ def read_train(data_dir: str | Path) -> pd.DataFrame:
     Raises:
         FileNotFoundError: there is no train.csv in the folder.
         ValueError: a column is missing, an image_name repeated, an image_name or patient_id empty,
-            an age no number, or a target outside {0, 1}; names file, column, row and count.
+            an age no number of years up to `MAX_AGE`, a sex or site not one of `SEXES` and `SITES`, "unknown" or empty,
+            or a target outside {0, 1}; names file, column, row and count.
     """
     path = Path(data_dir) / "train.csv"
-    df = read_table(path, TRAIN_COLUMNS)
-    _check_rows(path, df, "patient_id", df["patient_id"].isna(), "is empty")
+    df = _read_patients(path, TRAIN_COLUMNS)
     target = pd.to_numeric(df["target"], errors="coerce")
     _check_rows(path, df, "target", ~target.isin((0, 1)), "is not 0 or 1")
     return df.assign(target=target.astype(int))
@@ -44,9 +45,17 @@ def read_train(data_dir: str | Path) -> pd.DataFrame:
 
 def read_test(data_dir: str | Path) -> pd.DataFrame:
     """Returns test.csv, checked, with the columns `TEST_COLUMNS`; raises like `read_train`."""
-    path = Path(data_dir) / "test.csv"
-    df = read_table(path, TEST_COLUMNS)
+    return _read_patients(Path(data_dir) / "test.csv", TEST_COLUMNS)
+
+
+def _read_patients(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    df = read_table(path, columns)
     _check_rows(path, df, "patient_id", df["patient_id"].isna(), "is empty")
+    is_age = df["age_approx"].fillna(0).between(0, MAX_AGE)
+    _check_rows(path, df, "age_approx", ~is_age, f"is not in 0 to {MAX_AGE} years")
+    for column, known in (("sex", SEXES), ("anatom_site_general_challenge", SITES)):
+        df[column] = df[column].mask(df[column] == "unknown")
+        _check_rows(path, df, column, df[column].notna() & ~df[column].isin(known), f"is not one of {', '.join(known)}")
     return df
 
 
@@ -115,25 +124,38 @@ def find_images(data_dir: str | Path, split: str, image_names: Iterable[str],
     Raises:
         FileNotFoundError: no folder or archive holds such images, or some names have no file there
             (names the table, column, row and count).
-        ValueError: image_format is unknown, or an archive is damaged.
+        ValueError: image_format is unknown, an archive is damaged, or an image has two files.
     """
     if image_format not in IMAGE_FORMATS:
         raise ValueError(f"IMAGE_FORMAT {image_format!r} is not one of {IMAGE_FORMATS}")
     suffixes = IMAGE_SUFFIXES.values() if image_format == "auto" else [IMAGE_SUFFIXES[image_format]]
-    found = ((place, {c.stem: c for c in candidates if c.suffix.lower() in wanted})
+    found = ((place, [c for c in candidates if c.suffix.lower() in wanted])
              for place, candidates in _list_candidates(Path(data_dir), split, image_format) for wanted in suffixes)
-    place, files = next(((place, files) for place, files in found if files), (None, {}))
-    if not files:
+    place, there = next(((place, there) for place, there in found if there), (None, []))
+    if not there:
         kind = "" if image_format == "auto" else f"{image_format.upper()} "
         raise FileNotFoundError(f"no {kind}images in {Path(data_dir, 'jpeg', split)}, {Path(data_dir, split)}, zip "
                                 f"archives in {data_dir} or {Path(data_dir, 'tfrecords')}")
     names = list(image_names)
+    files = find_by_name(there, names)
     missing = [row for row, name in enumerate(names) if name not in files]
     if missing:
         raise FileNotFoundError(
             f"{Path(data_dir) / (split + '.csv')}: column 'image_name' names {len(missing)} of {len(names)} images "
             f"without a file in {place}; first in row {missing[0] + 2} (the header is row 1): {names[missing[0]]}")
     return {name: files[name] for name in names}
+
+
+def find_by_name(files: Iterable[Source], names: Iterable[str]) -> dict[str, Source]:
+    """Returns name -> file of those names that are a file's without its ending; raises ValueError where two are."""
+    found, wanted = {}, set(names)
+    for file in files:
+        if file.stem in wanted:
+            if file.stem in found:
+                raise ValueError(f"the image {file.stem} has two files, {found[file.stem]} and {file}: leave one of "
+                                 "them")
+            found[file.stem] = file
+    return found
 
 
 def _list_candidates(data_dir: Path, split: str, image_format: str) -> Iterator[tuple[Path, list[Source]]]:

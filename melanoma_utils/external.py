@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from melanoma_utils.archives import Source, list_zip_members
-from melanoma_utils.competition import IMAGE_SUFFIXES, SEXES, SITES, TRAIN_COLUMNS
+from melanoma_utils.competition import IMAGE_SUFFIXES, SEXES, SITES, TRAIN_COLUMNS, find_by_name
 
 # Classes of the ISIC 2018 (task 3) and 2019 challenges -> diagnosis, benign_malignant. Only melanoma is target 1.
 DIAGNOSES = {
@@ -63,26 +63,16 @@ def find_external_images(external_dir: str | Path, image_names: Iterable[str]) -
         ValueError: an archive is damaged, or an image has two files (one in an archive and one unpacked are no matter).
     """
     folder = Path(external_dir)
-    members = [member for path in sorted(folder.glob("*.zip")) for member in list_zip_members(path)]
-    names = list(image_names)
+    names, suffixes = list(image_names), IMAGE_SUFFIXES["jpeg"]
+    members = (member for path in sorted(folder.glob("*.zip")) for member in list_zip_members(path))
     unpacked = [*sorted(folder.glob("*/*")), *sorted(folder.glob("*"))]
-    files = _find_by_name(members, names) | _find_by_name(unpacked, names)
+    files = {name: file for files in (members, unpacked)
+             for name, file in find_by_name((f for f in files if f.suffix.lower() in suffixes), names).items()}
     missing = [name for name in names if name not in files]
     if missing:
         raise FileNotFoundError(f"{len(missing)} of {len(names)} images named by the tables in {folder} are neither "
                                 f"there nor in a folder or zip archive in it, first {missing[0]}")
     return {name: files[name] for name in names}
-
-
-def _find_by_name(candidates: Iterable[Source], names: Iterable[str]) -> dict[str, Source]:
-    files, wanted = {}, set(names)
-    for file in candidates:
-        if file.suffix.lower() in IMAGE_SUFFIXES["jpeg"] and file.stem in wanted:
-            if file.stem in files:
-                raise ValueError(f"the image {file.stem} has two files, {files[file.stem]} and {file}: leave one of "
-                                 "them in EXTERNAL_DIR")
-            files[file.stem] = file
-    return files
 
 
 def _find_table(external_dir: str | Path, column: str) -> Path:

@@ -1,7 +1,8 @@
 """Which image files are meant: by files, folders, zip archives."""
 
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from melanoma_utils.archives import Source, is_junk, list_zip_members
@@ -11,7 +12,7 @@ SUFFIXES = {suffix for suffixes in IMAGE_SUFFIXES.values() for suffix in suffixe
 
 
 def list_images(paths: Sequence[str | Path], log: Callable[[str], None] = lambda line: None) -> dict[str, Source]:
-    """Returns image_name -> image file: of files, folders with all that is below them, zip archives.
+    """Returns image_name -> image file: of files, folders with all that is below them and not hidden, zip archives.
 
     An image's name is the file's without its ending, with the folders below the one given before it; images that only
     their endings tell apart keep these.
@@ -48,12 +49,22 @@ def list_images(paths: Sequence[str | Path], log: Callable[[str], None] = lambda
 
 
 def _list_files(path: Path) -> list[tuple[str, Source]]:
-    """Returns (name below the path, file) of a folder's files but the hidden ones, of an archive's, or of the file."""
+    """Returns (name below the path, file) of a folder's files, of an archive's, or of the file."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     if path.is_dir():
-        return [(p.relative_to(path).as_posix(), p) for p in sorted(path.rglob("*"))
-                if p.is_file() and not p.name.startswith(".")]
+        return [(p.relative_to(path).as_posix(), p) for p in sorted(_walk(path))]
     if path.suffix.lower() == ".zip":
         return [(member.name, member) for member in list_zip_members(path) if not is_junk(member.name)]
     return [(path.name, path)]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yields the files in a folder and below it, also behind links, but nothing hidden."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        is_new = os.path.realpath(place) not in seen  # a link may lead back
+        seen.add(os.path.realpath(place))
+        folders[:] = sorted(name for name in folders if is_new and not name.startswith("."))
+        files = (Path(place, name) for name in names if is_new and not name.startswith("."))
+        yield from (file for file in files if file.is_file())

@@ -15,9 +15,9 @@ from melanoma_utils.files import write_csv
 COLLECTION = 70  # "Challenge 2020: Training": the competition's training set
 API_URL = f"https://api.isic-archive.com/api/v2/collections/{COLLECTION}/"
 TEST_METADATA = "ISIC_2020_Test_Metadata.csv"
-TEST_HINT = (f"the competition's test images are in no collection. For step 05: {TEST_METADATA} of the page\n"
-             "https://challenge.isic-archive.com/data/#2020 goes into {0}, the images of its ISIC_2020_Test_JPEG.zip\n"
-             "go into {0}/jpeg/test; then run the same command again")
+TEST_HINT = ("the competition's test images are in no collection, and the pipeline wants them: of the page\n"
+             "https://challenge.isic-archive.com/data/#2020 " + TEST_METADATA + " goes into {0}, the images of its\n"
+             "ISIC_2020_Test_JPEG.zip go into {0}/jpeg/test; then run the same command again")
 DIAGNOSES = tuple(f"diagnosis_{level}" for level in range(1, 6))  # Malignant, … (Melanoma), Melanoma, NOS
 RENAMED = {"isic_id": "image_name", "image": "image_name", "patient": "patient_id",
            "anatom_site_general": "anatom_site_general_challenge"}
@@ -46,7 +46,7 @@ def download_collection(data_dir: str | Path) -> None:
         ChildProcessError: the client failed; tells what to do.
         ValueError: the metadata lack a column or a value; tells which and how many.
     """
-    data_dir = Path(data_dir)
+    data_dir = Path(data_dir).expanduser()
     images_dir, train_path = data_dir / "jpeg" / "train", data_dir / "train.csv"
     try:
         n_images = _count_train_images(data_dir)

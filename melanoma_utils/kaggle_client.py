@@ -46,7 +46,7 @@ def download_competition(data_dir: str | Path) -> None:
         ValueError: this is a Kaggle notebook, or the zip is damaged.
     """
     _refuse_kaggle_notebook("Competitions > SIIM-ISIC Melanoma Classification", "it is then found without DATA_DIR")
-    data_dir = Path(data_dir)
+    data_dir = Path(data_dir).expanduser()
     zip_path = data_dir / f"{COMPETITION}.zip"
     if _is_complete(data_dir):
         return

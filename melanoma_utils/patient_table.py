@@ -8,7 +8,7 @@ from posixpath import basename, splitext
 import pandas as pd
 
 from melanoma_utils.archives import MemoryFile, ZipMember
-from melanoma_utils.competition import METADATA_COLUMNS, SEXES, SITES, read_table
+from melanoma_utils.competition import MAX_AGE, METADATA_COLUMNS, SEXES, SITES, read_table
 from melanoma_utils.dicom import read_dicom_metadata
 from melanoma_utils.external import SITE_NAMES
 from melanoma_utils.image_files import SUFFIXES
@@ -24,7 +24,6 @@ SITE_WORDS = SITE_NAMES | {word: site for site, words in {
     "palms/soles": ("palm", "sole", "palms", "soles"),
     "oral/genital": ("oral", "genital")}.items() for word in words}
 TABLE_COLUMNS = ["image_name", "patient_id", *METADATA_COLUMNS]
-MAX_AGE = 120  # years
 MAX_TABLE_MEGABYTES = 5  # tens of thousands of rows
 
 

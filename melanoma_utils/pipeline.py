@@ -149,7 +149,7 @@ def describe_result(plan: Plan, seconds: float) -> str:
             f"patients){kind}, {seconds:.0f} s")
 
 
-def _stop(command: str) -> None:
+def _stop(advice: str) -> None:
     """Ends this process and all it started, at once: every file is whole or absent, whenever that happens.
 
     A KeyboardInterrupt in the midst of the kernels' event loops would end in a random traceback.
@@ -159,7 +159,7 @@ def _stop(command: str) -> None:
             process.kill()
     for sockets_dir in Path(tempfile.gettempdir()).glob(f"{SOCKETS.format(pid=os.getpid())}*"):
         shutil.rmtree(sockets_dir, ignore_errors=True)
-    os.write(sys.stderr.fileno(), f"\nstopped; {command} continues here\n".encode())
+    os.write(sys.stderr.fileno(), f"\nstopped; {advice}\n".encode())
     os._exit(130)
 
 
@@ -176,7 +176,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs-dir", default=ROOT / "runs", help="where the executed notebooks go")
     a = parser.parse_args(arguments)
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else each kernel warns about its own modules
-    signal.signal(signal.SIGINT, lambda *_: _stop("the same command" + " without --fresh" * a.fresh))
+    advice = "the same command starts over" if a.notebook else (
+        f"the same command{' without --fresh' * a.fresh} continues here")
+    signal.signal(signal.SIGINT, lambda *_: _stop(advice))
     start, where = time.perf_counter(), ""
     try:
         given = read_parameters(a.parameters_file, a.parameters_yaml, a.parameters + a.parameters_raw)

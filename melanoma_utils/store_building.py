@@ -62,8 +62,9 @@ def build_stores(paths: Mapping[str, Source], store_dirs: Mapping[int, str | Pat
         raise ValueError(f"ON_BAD_IMAGE {on_bad_image!r} is not one of {ON_BAD_IMAGE}")
     store_dirs = {image_size: Path(store_dir) for image_size, store_dir in store_dirs.items()}
     identities = {store_dirs[size]: _identify(paths, size, resize_mode, clean_steps) for size in store_dirs}
+    absent = [store_dir for store_dir in identities if not (store_dir / "store.json").is_file()]
     with ExitStack() as locks:
-        for store_dir in sorted(identities):  # the same order in every process: no two wait for each other
+        for store_dir in sorted(absent):  # the same order in every process: no two wait for each other
             locks.enter_context(lock_folder(store_dir))
         _check_whole(paths, {d: i for d, i in identities.items() if (d / "store.json").is_file()})
         todo = {d: i for d, i in identities.items() if not (d / "store.json").is_file()}
@@ -74,7 +75,7 @@ def build_stores(paths: Mapping[str, Source], store_dirs: Mapping[int, str | Pat
                 raise ValueError(_explain_bad(bad, len(paths)))
             for store_dir, identity in todo.items():
                 _finish(paths, store_dir, identity)
-        for store_dir in identities:
+        for store_dir in absent:
             (store_dir / "building.json").unlink(missing_ok=True)
     for store_dir in identities:
         bad = _read_bad(store_dir)

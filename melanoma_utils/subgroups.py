@@ -22,7 +22,8 @@ def name_age_bands(ages: pd.Series) -> pd.Series:
     return pd.cut(ages, [*AGE_EDGES, np.inf], right=False, labels=labels)
 
 
-def find_image_sizes(data_dir: str | Path, image_names: pd.Series, n_most: int = 5) -> pd.Series:
+def find_image_sizes(data_dir: str | Path, image_names: pd.Series, image_format: str = "auto",
+                     n_most: int = 5) -> pd.Series:
     """Returns the size of each training image's file in pixels, "6000×4000", the rarer sizes as "other".
 
     Where the images are not in the competition folder any more (the store is enough to evaluate) all are missing.
@@ -30,13 +31,14 @@ def find_image_sizes(data_dir: str | Path, image_names: pd.Series, n_most: int =
     Args:
         data_dir: the competition folder.
         image_names: (N,) names; the result has their index.
+        image_format: see `competition.find_images`.
         n_most: number of sizes that are named; frequent ones come first.
 
     Raises:
         ValueError: a file is damaged.
     """
     try:
-        files = find_images(data_dir, "train", image_names)
+        files = find_images(data_dir, "train", image_names, image_format)
     except FileNotFoundError:
         return pd.Series(pd.Categorical([None] * len(image_names)), image_names.index)
     names = pd.Series(["×".join(map(str, read_image_size(file))) for file in files.values()], image_names.index)

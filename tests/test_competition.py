@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from melanoma_utils import competition
-from melanoma_utils.competition import METADATA_FEATURES, encode_metadata, find_images, read_train
+from melanoma_utils.competition import METADATA_FEATURES, encode_metadata, find_images, read_test, read_train
 
 
 @pytest.fixture
@@ -69,6 +69,31 @@ def test_an_age_that_is_no_number_is_refused(folder):
     df.to_csv(folder / "train.csv", index=False)
     with pytest.raises(ValueError, match=r"'age_approx' is not a number of years in 1 of"):
         read_train(folder)
+
+
+@pytest.mark.parametrize(("column", "value", "message"), [
+    ("sex", "F", "'sex' is not one of female, male in 1 of"),
+    ("anatom_site_general_challenge", "trunk", "'anatom_site_general_challenge' is not one of head/neck, "),
+    ("age_approx", "450", "'age_approx' is not in 0 to 120 years in 1 of")])
+@pytest.mark.parametrize(("name", "read"), [("train.csv", read_train), ("test.csv", read_test)])
+def test_words_that_would_silently_count_as_unknown_are_refused(folder, name, read, column, value, message):
+    df = pd.read_csv(folder / name, dtype=str)
+    df.loc[2, column] = value
+    df.to_csv(folder / name, index=False)
+    with pytest.raises(ValueError, match=f"{message}.*first in row 4 .*{value}"):
+        read(folder)
+    df.loc[2, column] = "unknown" if column != "age_approx" else ""
+    df.to_csv(folder / name, index=False)
+    assert read(folder)[column].isna()[2]
+
+
+def test_an_image_with_two_files_is_an_error(data_dir, tmp_path):
+    shutil.copytree(data_dir / "jpeg" / "train", tmp_path / "train")
+    names = read_train(data_dir)["image_name"]
+    shutil.copy(tmp_path / "train" / f"{names[0]}.jpg", tmp_path / "train" / f"{names[0]}.png")  # a mask, perhaps
+    with pytest.raises(ValueError, match=f"the image {names[0]} has two files, .*jpg and .*png: leave one of them"):
+        find_images(tmp_path, "train", names)
+    assert len(find_images(tmp_path, "train", names[1:])) == len(names) - 1
 
 
 def test_images_are_found_in_the_layout_of_the_mirrors(data_dir, tmp_path):

@@ -25,6 +25,14 @@ def test_images_come_from_archives_and_must_be_told_apart(data_dir, tmp_path):
     Image.open(path).save(tmp_path / "c.webp")
     (tmp_path / "a.zip").unlink()
     assert set(list_images([tmp_path])) == {"a.jpg", "a.JPEG", "b", "c"}
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    shutil.copy(path, tmp_path / ".ipynb_checkpoints" / "d.jpg")
+    elsewhere = tmp_path.parent / f"{tmp_path.name}_elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(path, elsewhere / "e.jpg")
+    (tmp_path / "visit_2").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(tmp_path)  # round and round
+    assert set(list_images([tmp_path])) == {"a.jpg", "a.JPEG", "b", "c", "visit_2/e"}
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         list_images([tmp_path / "nowhere"])
     (tmp_path / "none").mkdir()

@@ -67,7 +67,7 @@ def test_the_collection_becomes_a_competition_folder(archive, tmp_path, capsys):
     for column in ("patient_id", "sex", "age_approx", "anatom_site_general_challenge", "benign_malignant", "target"):
         pd.testing.assert_series_equal(train_df[column], wanted_df[column], check_dtype=False)
     assert len(find_images(folder, "train", train_df.index)) == len(archive.df)
-    assert "ISIC_2020_Test_Metadata.csv" in capsys.readouterr().out  # what step 05 still needs
+    assert "ISIC_2020_Test_Metadata.csv" in capsys.readouterr().out  # what the pipeline still needs
     before = (folder / "train.csv").read_bytes()
     archive.write("exit 1")
     assert main([str(folder)]) == 0 and len(archive.calls()) == 1 and (folder / "train.csv").read_bytes() == before

@@ -186,3 +186,12 @@ def test_number_of_processes_does_not_change_the_bytes(paths, tmp_path):
     build_store(paths, tmp_path / "one", 32, n_jobs=1)
     build_store(paths, tmp_path / "two", 32, n_jobs=2)
     assert digest(tmp_path / "one") == digest(tmp_path / "two")
+
+
+def test_a_whole_store_is_opened_without_a_lock_as_in_a_folder_that_cannot_be_written_to(paths, tmp_path):
+    build_store(paths, tmp_path / "store", 32)
+    for path in (tmp_path / "store").glob(".*"):
+        path.unlink()
+    before = digest(tmp_path / "store")
+    assert build_store(paths, tmp_path / "store", 32).images.shape == (len(paths), 32, 32, 3)
+    assert digest(tmp_path / "store") == before

@@ -73,6 +73,7 @@ def test_sizes_are_read_from_the_files_and_missing_where_these_are_gone(tmp_path
                                16: "other"}
     assert list(found.cat.categories) == ["60×40", "20×20", "other"]
     assert find_image_sizes(tmp_path / "nowhere", names).isna().all()
+    assert find_image_sizes(tmp_path, names, "dicom").isna().all()  # there are none
 
 
 def test_a_missing_column_or_score_is_told(df):

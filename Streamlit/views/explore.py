@@ -62,13 +62,13 @@ def pick_tables() -> tuple[str, dict[str, pd.DataFrame]]:
 
 def pick_rows(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Returns the tables' rows of the sexes, ages and sites that are chosen; tables without any are left out."""
-    from melanoma_utils.competition import SEXES, SITES
+    from melanoma_utils.competition import MAX_AGE, SEXES, SITES
     from melanoma_utils.table_summaries import UNKNOWN, select_rows
 
     with st.expander("Only some of the images"):
         sexes = st.multiselect("Sex", (*SEXES, UNKNOWN), (*SEXES, UNKNOWN), key="explore_sex")
         sites = st.multiselect("Site", (*SITES, UNKNOWN), (*SITES, UNKNOWN), key="explore_site")
-        ages = st.slider("Age, years", 0, 100, (0, 100), 5, key="explore_age")
+        ages = st.slider("Age, years", 0, MAX_AGE, (0, MAX_AGE), 5, key="explore_age")
         with_unknown_age = st.checkbox("with those of unknown age", True, key="explore_unknown_age")
     rows = {split: select_rows(df, sexes, sites, ages, with_unknown_age) for split, df in tables.items()}
     return {split: df for split, df in rows.items() if len(df)}
