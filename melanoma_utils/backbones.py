@@ -137,7 +137,9 @@ def _build_torchvision(name: str, image_size: int) -> tuple[nn.Module, tuple, tu
         network = torchvision_models.get_model(name, weights=None, **extra)
     except (AssertionError, ValueError) as error:  # of the transformers
         raise ValueError(f"ARCH 'torchvision/{name}' can't be built for IMAGE_SIZE {image_size}: {error}") from error
-    return network, *IMAGENET, False
+    # torchvision's GoogLeNet and Inception were trained on -1..1 (what it calls transform_input)
+    mean, std = ((0.5,) * 3,) * 2 if extra.get("aux_logits") is False else IMAGENET
+    return network, mean, std, False
 
 
 def _build_timm(name: str, image_size: int) -> tuple[nn.Module, tuple, tuple, bool]:

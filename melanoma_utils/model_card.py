@@ -15,6 +15,7 @@ from melanoma_utils.files import read_json, write_bytes
 from melanoma_utils.folds import measure_patient_leak, read_folds
 from melanoma_utils.leak_audit import PAIRS_FILE, read_pairs
 from melanoma_utils.models import read_checkpoint_config
+from melanoma_utils.near_duplicates import SURE_SIZE
 from melanoma_utils.train_config import fill_defaults
 
 CARD_NAME = "model_card.md"
@@ -121,7 +122,7 @@ def _tell_data(folder: Path, metrics: Mapping, config: Mapping, folds_df: pd.Dat
     return {
         "leak": "No patient is in two folds." if leak == 0 else f"**LEAK: in the worst fold {leak:.1%} of the images "
                 "have their patient in training as well. The figures are too good.**",
-        "duplicates": _tell_duplicates(folder, ours_df),
+        "duplicates": _tell_duplicates(folder, ours_df, config["store"]["image_size"]),
         "share": metrics["n_melanomas"] / metrics["n_images"], "external_data": external,
         "extra_training": _tell_extra_training(config, has_external=len(external_df) > 0),
         "rare": rare, "training": tables.tabulate_training(folds_df),
@@ -129,15 +130,17 @@ def _tell_data(folder: Path, metrics: Mapping, config: Mapping, folds_df: pd.Dat
                          f"{_count(folds_df, 'diagnosis', OTHER_CANCERS, with_melanomas=False)}."}
 
 
-def _tell_duplicates(folder: Path, folds_df: pd.DataFrame) -> str:
+def _tell_duplicates(folder: Path, folds_df: pd.DataFrame, image_size: int) -> str:
     """Returns how many images of a competition are there twice, as far as 02_create_folds has found any."""
     if not (folder / PAIRS_FILE).is_file():
         return "Whether a picture is among them twice, nobody has searched."
     pairs_df = read_pairs(folder).query("split == 'train' and other_split == 'train' and kind != 'alike'")
     names = folds_df["image_name"]
     n = int((pairs_df["image_name"].isin(names) & pairs_df["other_name"].isin(names)).sum())
-    return f"{n} pair{'s' * (n != 1)} of them show the same picture twice." if n else \
-        "No picture is among them twice, as far as names, lists and a perceptual hash tell."
+    how = "names and lists tell (a perceptual hash is sure from 64 px on)" if image_size < SURE_SIZE else \
+        "names, lists and a perceptual hash tell"
+    found = f"{n} pair{'s' * (n != 1)} of them show the same picture twice" if n else "No picture is among them twice"
+    return f"{found}, as far as {how}."
 
 
 def _tell_extra_training(config: Mapping, has_external: bool) -> str:

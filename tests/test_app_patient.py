@@ -247,6 +247,12 @@ def test_what_was_typed_stays_when_a_picture_more_comes(page, fast_models):
     assert "age of 1" in read_words(at)
     at.number_input(key="patient_age").set_value(30).run()  # of the others; what is typed of one goes before
     assert at.data_editor[0].value["age_approx"].tolist() == [80, 30, 30]
+    at.number_input(key="patient_age").set_value(80).run()  # the same as what was typed, for a while
+    at.number_input(key="patient_age").set_value(None)
+    at = upload(at, PICTURES)
+    assert at.data_editor[0].value["age_approx"].fillna(0).tolist() == [80, 0, 0, 0]
+    at = upload(upload(at, []), PICTURES)  # the table was not on the page meanwhile
+    assert at.data_editor[0].value["age_approx"].fillna(0).tolist() == [80, 0, 0, 0]
     at = upload(upload(at, []), PICTURES[3:])
     assert upload(at, PICTURES[:2]).data_editor[0].value["age_approx"].isna().all()  # another person came between
 

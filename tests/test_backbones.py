@@ -4,7 +4,7 @@ import timm
 import torch
 import torchvision
 
-from melanoma_utils.backbones import build_backbone, check_arch
+from melanoma_utils.backbones import IMAGENET, build_backbone, check_arch
 
 MOBILENET = "torchvision/mobilenet_v2"
 SE_RESNEXT = "pretrainedmodels/se_resnext50_32x4d"
@@ -71,7 +71,15 @@ def test_weights_with_a_second_head_fit(arch, tmp_path):
     library, name = arch.split("/")
     network = torchvision.models.googlenet(init_weights=False) if library == "torchvision" else timm.create_model(name)
     safetensors.torch.save_file(network.state_dict(), tmp_path / "whole.safetensors")
-    assert build_backbone(arch, str(tmp_path / "whole.safetensors"), 224).n_features in (1024, 192)
+    backbone = build_backbone(arch, str(tmp_path / "whole.safetensors"), 224)
+    assert backbone.n_features in (1024, 192)
+    if library == "torchvision":  # what it gives by itself, of images that it normalises by itself
+        images = torch.rand(2, 3, 224, 224)
+        network.fc, network.transform_input = torch.nn.Identity(), True
+        imagenet = [torch.tensor(values)[:, None, None] for values in IMAGENET]
+        wanted = network.eval()((images - imagenet[0]) / imagenet[1])
+        ours = backbone.network.eval()((images - backbone.mean[0]) / backbone.std[0])
+        torch.testing.assert_close(ours, wanted, rtol=1e-3, atol=1e-5)
 
 
 def test_a_transformer_of_torchvision_is_built_for_the_images_or_refused():

@@ -152,7 +152,7 @@ def test_resampled_areas_equal_the_plain_loop(decimals):
     scores = scores.round(decimals)
     fast = compute_discrimination(targets, scores, patients, 0.02, n_resamples=40, seed=7)
     slow = []
-    for counts in np.random.default_rng(7).multinomial(40, np.full(40, 1 / 40), size=30):
+    for counts in np.random.default_rng(7).multinomial(40, np.full(40, 1 / 40), size=40):
         rows = np.concatenate([np.tile(np.flatnonzero(patients == p), n) for p, n in enumerate(counts)]).astype(int)
         t, s = targets[rows], scores[rows]
         weights = np.where(t == 1, 0.02 / t.mean(), 0.98 / (1 - t.mean()))

@@ -174,7 +174,9 @@ def show_position(assessor: Assessor, logit: float, point: pd.Series, prevalence
 
 
 def format_count(share: float) -> str:
-    """Returns a share as a number of 100, "none" and "all" where it is exactly that."""
+    """Returns a share as a number of 100, "none" and "all" where it is exactly that; NaN where there are none."""
+    if np.isnan(share):
+        return "nobody knows how many"
     if share in (0, 1):
         return "all" if share else "none"
     n = round(100 * share)
