@@ -262,7 +262,7 @@ def test_nothing_of_a_lesion_or_person_counts_for_the_next(page, fast_models, mo
     at = upload(page, [*PICTURES, ("table.csv", b"image_name,patient_id\ndark,p\nlight,p\nmiddle,q\nblue,q\n")])
     at = upload(at, [("then.jpg", encode((130, 90, 80)))], which=1)
     assert len(at.metric) == 2
-    at.selectbox(key="patient_now").set_value("light").run()
+    at.selectbox(key="patient_now").set_value("dark").run()
     assert not at.metric and "Earlier" not in read_words(at)
     monkeypatch.setattr(common, "find_objections", lambda picture: ("it is small",))
     at = upload(page, [("x" + name, content + b" ") for name, content in PICTURES] + [
@@ -337,7 +337,7 @@ def test_the_downloads_hold_what_the_page_shows(page, fast_models, downloads):
 
 def test_an_earlier_picture_stands_beside_the_lesion(page, fast_models):
     at = upload(page, PICTURES)
-    at.selectbox(key="patient_now").set_value("middle")
+    at.selectbox(key="patient_now").set_value("middle").run()
     at = upload(at, [("then.jpg", encode((130, 90, 80)))], which=1)
     then, now = at.metric
     assert (then.label, now.label) == ("Earlier: then\\.jpg", "Now: middle") and "also where the number fell" in \
