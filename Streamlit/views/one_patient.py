@@ -10,6 +10,7 @@ import common
 import numpy as np
 import pandas as pd
 import patient_input
+import patient_known
 import streamlit as st
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ known_df = patient_input.describe(files, sex, age)
 lesions = patient_input.read_lesions(assessor, files, list(known_df.index))
 files.problems[:0] = common.find_warnings(assessor, [lesion.side for lesion in lesions.values()])
 show_problems(files.problems)
-known_df = patient_input.edit_known(assessor, lesions, known_df)
+known_df = patient_known.edit_known(assessor, lesions, known_df)
 refused = {name: lesion for name, lesion in lesions.items() if lesion.objections}
 results, listed = st.container(), st.container()
 with listed:
