@@ -13,7 +13,7 @@ from statistics import median
 import numpy as np
 import psutil
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -92,10 +92,11 @@ def _call_and_measure(function: Callable, arguments: Sequence[object], options: 
 
 
 def load_fully_decoded(path: str | Path, image_size: int) -> np.ndarray:
-    """Returns a JPEG file as (image_size, image_size, 3) uint8 RGB the original's way: all pixels decoded, then
-    resized bilinearly."""
+    """Returns a JPEG file as (image_size, image_size, 3) uint8 RGB the original's way, all pixels decoded, then
+    resized bilinearly, but upright."""
     with Image.open(path) as image:
-        return np.asarray(image.convert("RGB").resize((image_size, image_size), Image.Resampling.BILINEAR))
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+        return np.asarray(upright.resize((image_size, image_size), Image.Resampling.BILINEAR))
 
 
 def load_in_workers(paths: Sequence[str | Path], image_size: int, batch_size: int = 8, n_workers: int = 4) -> int:

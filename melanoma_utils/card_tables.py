@@ -82,11 +82,11 @@ def tabulate_subgroups(subgroups_df: pd.DataFrame) -> str:
 
 
 def tabulate_context(context_df: pd.DataFrame) -> str:
-    """Returns context.csv: what each group of features adds, to the image alone and to the step before."""
+    """Returns context.csv: what each group of features adds, to the first row and to the step before."""
     rows_df = context_df.rename(columns={"low": "auc_low", "high": "auc_high"})
     rows = [(row["step"], tell_interval(row, "auc"), tell_interval(row, "gain", "+.3f"),
              tell_interval(row, "added", "+.3f"), row["verdict"]) for row in rows_df.to_dict("records")]
-    return to_table(("step", "ROC AUC", "above the image alone", "above the step before", "that step"), rows)
+    return to_table(("step", "ROC AUC", "above the first row", "above the step before", "that step"), rows)
 
 
 def tabulate_diagnoses(diagnoses: Sequence[Mapping]) -> str:

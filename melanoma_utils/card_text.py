@@ -20,7 +20,7 @@ are missing, is said at the end.
 - **Kind.** The backbone `{arch}` and one linear layer, to a logit{metadata_kind}. {n_models} of them, each trained
   without one fold, from {start}.
 - **Input.** One {picture} ({resize_mode} to {image_size}×{image_size} pixels{clean_steps}){metadata_input}.
-  Nothing else was ever shown to it: photographs without a dermoscope, other organs and drawings get meaningless
+  It was trained to judge nothing else: photographs without a dermoscope, other organs and drawings get meaningless
   numbers, and no warning from the networks.
 - **Output.** The mean logit of the networks and of {tta_views} flips and turns of the picture. It ranks; by itself it
   is no probability for the people you see. `calibration.json`, fitted out of fold, makes one of it for a share of
@@ -131,7 +131,7 @@ and rounded scores in their order and says which are of one patient; it holds no
 ## Caveats and recommendations
 
 - **The recipe was chosen on folds like these.** The project's parameter files come out of comparing a few dozen
-  trainings on patient-grouped folds of one data set (`notebooks/README.md` lists what was tried, with intervals), and
+  trainings on such folds of the same collections (`notebooks/README.md` lists what was tried, with intervals), and
   no image was kept aside for a last, untouched test. So the figures flatter a little, and the intervals do not know of
   it: another seed alone moves such a run by about 0.01. Thresholds are judged on the images that they were found on;
   the calibration is not.

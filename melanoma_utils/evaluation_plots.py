@@ -224,7 +224,8 @@ def plot_stress_curves(df: pd.DataFrame, lines: Mapping[str, str], title: str, l
 def _draw_group_intervals(ax: Axes, df: pd.DataFrame, name: str, y: np.ndarray) -> None:
     is_there = df[name].notna().to_numpy()
     shown_df = df[is_there]
-    errors = [shown_df[name] - shown_df[f"{name}_low"], shown_df[f"{name}_high"] - shown_df[name]]
+    errors = [(shown_df[name] - shown_df[f"{name}_low"]).clip(lower=0),  # -1e-16 where all resamples are alike
+              (shown_df[f"{name}_high"] - shown_df[name]).clip(lower=0)]
     if len(shown_df):
         ax.errorbar(shown_df[name], y[is_there], xerr=errors, fmt="o", color=COLORS["benign"], capsize=2, markersize=4)
     for row, height in zip(df.itertuples(), y, strict=True):

@@ -30,6 +30,7 @@ def read_oof(experiment_dir: str | Path, folds_df: pd.DataFrame, folds: list[int
     if bad:
         raise ValueError(f"the predictions in {experiment_dir} do not match folds.csv for {len(bad)} images, first "
                          f"{bad[0]}: train again with another EXPERIMENT")
+    expected_df = expected_df.drop(columns="logit", errors="ignore")  # of somebody's own in train.csv
     return expected_df.merge(oof_df[["image_name", "logit"]], on="image_name", validate="one_to_one")
 
 

@@ -18,6 +18,7 @@ from melanoma_utils.inference import fuse_batch_norm, select_samples
 from melanoma_utils.models import LesionClassifier, load_checkpoint, read_checkpoint_config
 from melanoma_utils.train_config import TrainConfig
 from melanoma_utils.training import train_fold
+from melanoma_utils.transforms import check_tta_views
 
 
 def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFrame, fold: int, config: TrainConfig, *,
@@ -54,6 +55,7 @@ def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFra
         MemoryError: there is no room for the networks; or see `training.train_fold`.
         KeyError: see `training.train_fold`.
     """
+    check_tta_views(tta_views)
     if ("external" in store.identity) != (folds_df["source"] == "external").any():
         raise ValueError("02_create_folds and 03_train_fold want the same EXTERNAL_DIR")
     n_gpus = torch.cuda.device_count()

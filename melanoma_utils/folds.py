@@ -37,7 +37,10 @@ def create_folds(train_df: pd.DataFrame, n_folds: int = 10, strategy: str = "pat
         raise ValueError(f"patient_id is missing for {len(nobodys)} of {len(train_df)} {source} images, first "
                          f"{nobodys.iloc[0]}: where nobody knows the patient, give the image's own name")
     n_melanomas, n_patients = int(train_df["target"].sum()), train_df["patient_id"].nunique()
-    most = min(n_melanomas, len(train_df) - n_melanomas, n_patients)
+    most = min(n_melanomas, len(train_df) - n_melanomas, n_patients if strategy == "patient" else len(train_df))
+    if most < 2:
+        raise ValueError(f"the {source} images ({len(train_df)} images, {n_melanomas} melanomas, {n_patients} patients)"
+                         " can't be in folds: each wants a melanoma and another image, of patients of its own")
     if not 2 <= n_folds <= most:
         raise ValueError(f"N_FOLDS {n_folds} is not in 2..{most} for the {source} images ({len(train_df)} images, "
                          f"{n_melanomas} melanomas, {n_patients} patients)")
@@ -82,7 +85,8 @@ def adopt_folds(path: str | Path, rows_df: pd.DataFrame, has_external: bool, n_f
                          "same EXTERNAL_DIR, or none")
     if other_df["fold"].max() + 1 != n_folds:
         raise ValueError(f"{path} has {other_df['fold'].max() + 1} folds: say N_FOLDS so")
-    if strategy == "patient" and measure_patient_leak(other_df)["leak"].any():
+    leaks = [measure_patient_leak(df)["leak"].any() for _, df in other_df.groupby("source")]
+    if strategy == "patient" and any(leaks):
         raise ValueError(f"{path} has patients in two folds: it was made with FOLD_STRATEGY 'image'")
     return other_df
 

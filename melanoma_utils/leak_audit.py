@@ -15,6 +15,7 @@ WORDS = {  # finding -> what was found, what to do
     "strange_rows": ("rows are not of where their `source` says", f"{AGAIN}, on this DATA_DIR"),
     "changed_rows": ("rows have another patient_id or target than in train.csv", f"{AGAIN}, on this DATA_DIR"),
     "test_patients": ("patients are in the test set too", "leave their rows out of the training tables"),
+    "test_images": ("images are in test.csv too", "leave their rows out of the training tables"),
     "test_copies": ("images are copies of test images", "leave their rows out of the training tables"),
     "external_copies": ("external images are copies of the competition's", AGAIN),
     "split_patients": ("patients or lesions are in several folds", AGAIN),
@@ -38,13 +39,15 @@ def find_split_patients(folds_df: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns patient_id, n_folds, n_images.
     """
-    df = folds_df.groupby("patient_id").agg(n_folds=("fold", "nunique"), n_images=("fold", "size")).reset_index()
-    return df[df["n_folds"] > 1].reset_index(drop=True)
+    by_patient = folds_df.groupby(["source", "patient_id"])  # a lesion may be called what a patient is
+    df = by_patient.agg(n_folds=("fold", "nunique"), n_images=("fold", "size")).reset_index()
+    return df.loc[df["n_folds"] > 1, ["patient_id", "n_folds", "n_images"]].reset_index(drop=True)
 
 
 def find_test_patients(folds_df: pd.DataFrame, test_df: pd.DataFrame) -> pd.DataFrame:
     """Returns patient_id, n_images (in folds_df) of the patients that test.csv holds too."""
-    shared_df = folds_df[folds_df["patient_id"].isin(test_df["patient_id"])]
+    patients_df = folds_df[folds_df["source"] == "competition"]
+    shared_df = patients_df[patients_df["patient_id"].isin(test_df["patient_id"])]
     return shared_df.groupby("patient_id").size().rename("n_images").reset_index()
 
 
@@ -55,6 +58,12 @@ def find_strange_rows(folds_df: pd.DataFrame, train_df: pd.DataFrame, test_df: p
     is_external = folds_df["source"] == "external"
     is_strange = ~folds_df["source"].isin(SOURCES) | (~is_external & ~is_train) | (is_external & (is_train | is_test))
     return folds_df.loc[is_strange, ["image_name", "source"]].reset_index(drop=True)
+
+
+def find_test_images(folds_df: pd.DataFrame, test_df: pd.DataFrame) -> pd.DataFrame:
+    """Returns image_name of the competition's rows whose name is in test.csv too: nobody could tell the two apart."""
+    is_shared = (folds_df["source"] == "competition") & folds_df["image_name"].isin(test_df["image_name"])
+    return folds_df.loc[is_shared, ["image_name"]].reset_index(drop=True)
 
 
 def find_changed_rows(folds_df: pd.DataFrame, train_df: pd.DataFrame) -> pd.DataFrame:
@@ -106,6 +115,7 @@ def audit_folds(folds_df: pd.DataFrame, train_df: pd.DataFrame, test_df: pd.Data
     findings = {"strange_rows": find_strange_rows(folds_df, train_df, test_df),
                 "changed_rows": find_changed_rows(folds_df, train_df),
                 "test_patients": find_test_patients(folds_df, test_df),
+                "test_images": find_test_images(folds_df, test_df),
                 "split_patients": find_split_patients(folds_df)}
     findings |= {name: leaking_df[part].reset_index(drop=True) for name, part in parts.items()}
     return {name: findings[name] for name in WORDS}

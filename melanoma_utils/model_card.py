@@ -24,23 +24,24 @@ SITE, DARK_TONES = "anatom_site_general_challenge", ("dark", "brown")
 OTHER_CANCERS = ("basal cell carcinoma", "actinic keratosis", "squamous cell carcinoma")
 
 
-def write_card(experiment_dir: str | Path, table_paths: Iterable[str | Path] = ()) -> str:
+def write_card(experiment_dir: str | Path, table_paths: Iterable[str | Path] = (), how: Mapping | None = None) -> str:
     """Returns the card of `build_card`, and writes it into the experiment's folder as model_card.md.
 
     Raises:
         FileNotFoundError, ValueError: see `build_card`.
     """
-    card = build_card(experiment_dir, table_paths)
+    card = build_card(experiment_dir, table_paths, how)
     write_bytes(Path(experiment_dir) / CARD_NAME, card.encode())
     return card
 
 
-def build_card(experiment_dir: str | Path, table_paths: Iterable[str | Path] = ()) -> str:
+def build_card(experiment_dir: str | Path, table_paths: Iterable[str | Path] = (), how: Mapping | None = None) -> str:
     """Returns the model card of an evaluated experiment as Markdown: figures, data, limits, intended use.
 
     Args:
         experiment_dir: the experiment's folder.
         table_paths: the data's tables, told by checksum beside folds.csv.
+        how: the parameters that the figures were made with, where parameters.json may have others; none = as there.
 
     Raises:
         FileNotFoundError: a fold's checkpoint, folds.csv or what 04_evaluate_oof writes is missing.
@@ -54,10 +55,12 @@ def build_card(experiment_dir: str | Path, table_paths: Iterable[str | Path] = (
     config = fill_defaults(read_checkpoint_config(checkpoint_path(folder, metrics["folds"][0])))
     parameters_path = folder / "parameters.json"
     parameters = read_json(parameters_path) if parameters_path.is_file() else _flatten(config)  # run by hand
+    parameters |= how or {}
     subgroups_df = pd.read_csv(folder / "subgroups.csv")
     return CARD.format(**metrics | (DRAWN if metrics["is_synthetic"] else REAL)
                        | _tell_model(config) | _tell_data(folder, metrics, config, folds_df, subgroups_df)
-                       | _tell_figures(metrics, folds_df, subgroups_df, pd.read_csv(folder / "context.csv")),
+                       | _tell_figures(metrics, folds_df, subgroups_df, pd.read_csv(folder / "context.csv"),
+                                       config["model"]["use_metadata"]),
                        experiment=folder.resolve().name, packages=_tell_packages(),
                        parameters=" · ".join(f"`{name}` {json.dumps(value)}" for name, value in parameters.items()),
                        n_resamples=f"{parameters['N_RESAMPLES']:,} " if "N_RESAMPLES" in parameters else "",
@@ -93,7 +96,7 @@ def _tell_model(config: Mapping) -> dict[str, object]:
     start = {"none": "random weights", "imagenet": "ImageNet's weights"}.get(
         model["weights"], f"the weights `{model['weights']}` (SHA-256 {config['weights_sha256']})")
     if train["start_from"]:
-        start = f"the models of the experiment `{train['start_from']}`"
+        start = f"the models of the experiment `{train['start_from']}` (what those began with, its own card says)"
     rows = f", fitted on the train.csv of `{train['metadata_from']}`," * bool(train["metadata_from"])
     return {
         "arch": model["arch"], "image_size": model["image_size"], "resize_mode": model["resize_mode"], "start": start,
@@ -175,8 +178,8 @@ def _count(df: pd.DataFrame, column: str, values: Iterable[str], with_melanomas:
         f", {rows_df['target'].sum():,} of them melanomas" if with_melanomas else "")
 
 
-def _tell_figures(metrics: Mapping, folds_df: pd.DataFrame, subgroups_df: pd.DataFrame,
-                  context_df: pd.DataFrame) -> dict[str, object]:
+def _tell_figures(metrics: Mapping, folds_df: pd.DataFrame, subgroups_df: pd.DataFrame, context_df: pd.DataFrame,
+                  uses_metadata: bool) -> dict[str, object]:
     folds, calibration, external = metrics["folds"], metrics["calibration"], ""
     if "external_auc" in metrics:
         external = (" On {n_external_images:,} external images, out of fold as well: {external_auc:.3f} "
@@ -193,16 +196,20 @@ def _tell_figures(metrics: Mapping, folds_df: pd.DataFrame, subgroups_df: pd.Dat
         "calibration": tables.tabulate_calibration(calibration["among_images"]),
         "calibration_for_people": tables.tabulate_calibration(calibration["at_prevalence"]),
         "subgroups": tables.tabulate_subgroups(subgroups_df),
-        "context": _tell_context(metrics, context_df),
+        "context": _tell_context(metrics, context_df, uses_metadata),
         "diagnoses": DIAGNOSES.format(table=tables.tabulate_diagnoses(metrics["diagnoses"]))
                      if metrics.get("diagnoses") else "",
         "saliency": SALIENCY.format(**metrics) if "saliency_outside" in metrics else ""}
 
 
-def _tell_context(metrics: Mapping, context_df: pd.DataFrame) -> str:
+def _tell_context(metrics: Mapping, context_df: pd.DataFrame, uses_metadata: bool) -> str:
     if context_df.empty:
         return "Not measured: that wants two trained folds at least, and folds by patient."
     used = metrics.get("context", {"used": "none"})["used"]
-    sentence = "The figures above are the image networks' alone" + (
+    what = "networks', which count sex, age and site themselves" if uses_metadata else "image networks' alone"
+    sentence = f"The figures above are the {what}" + (
         "." if used == "none" else f"; the submission of 05 blends them with the second stage \"{used}\".")
+    if uses_metadata:
+        context_df = context_df.replace({"step": {"image": "image with sex, age and site",
+                                                  "+ metadata": "+ metadata once more, in the second stage"}})
     return f"{tables.tabulate_context(context_df)}\n\n{sentence}"

@@ -31,8 +31,8 @@ def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False, 
     """Runs the steps' notebooks in order, leaving out each that has run already with the same result to come.
 
     A run is left out when its parameters, the notebook, this package, the competition's tables, what the step before
-    left, and its own outputs are as they were when it ended. One that runs again after a change of the code or of the
-    pictures still leaves whole stores, trained folds and their predictions as they are; `fresh` makes them anew.
+    left, and its own outputs are as they were when it ended. One that runs again after a change of the code still
+    leaves whole stores, trained folds and their predictions as they are; `fresh` makes them anew.
 
     Args:
         plan: of `make_plan`.

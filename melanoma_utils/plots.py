@@ -139,7 +139,7 @@ def plot_intervals(df: pd.DataFrame, title: str, label: str, line: float | None 
         source: see `plot_bars`.
     """
     fig, (ax,) = new_figure(1, (7, 1.4 + 0.34 * len(df)), title, source)
-    errors = [df["value"] - df["low"], df["high"] - df["value"]]
+    errors = [(df["value"] - df["low"]).clip(lower=0), (df["high"] - df["value"]).clip(lower=0)]  # -1e-16: rounded
     ax.errorbar(df["value"], range(len(df)), xerr=errors, fmt="o", color=COLORS["benign"], capsize=3)
     for row, (value, low, high) in enumerate(df[["value", "low", "high"]].itertuples(index=False)):
         text = f"{value:.3f} ({low:.3f} to {high:.3f})".replace("-", "−")

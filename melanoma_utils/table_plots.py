@@ -146,4 +146,5 @@ def _name_groups(values: pd.Series) -> pd.Series:
         order = list(values.value_counts().index)
     words = {value: f"{value:g}" if isinstance(value, float) else str(value) for value in order}
     named = values.astype(object).map(words).astype(object).fillna("(missing)")
-    return pd.Series(pd.Categorical(named, [*words.values(), "(missing)"], ordered=True), values.index)
+    groups = list(dict.fromkeys([*words.values(), "(missing)"]))  # 45.38264 and 45.38262 are both 45.3826
+    return pd.Series(pd.Categorical(named, groups, ordered=True), values.index)

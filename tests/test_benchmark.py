@@ -34,6 +34,14 @@ def test_a_row_is_told_with_figures_that_are_not_rounded_to_nothing(capsys):
     assert [benchmark.format_figure(value) for value in (0, 0.005, 1234.5)] == ["0.00", "0.01", "1,234.50"]
 
 
+def test_both_ways_see_a_turned_photograph_upright(tmp_path):
+    exif, pixels = Image.Exif(), np.zeros((40, 60, 3), np.uint8)
+    exif[0x0112], pixels[:, :20] = 6, 255  # to be turned by 90 degrees
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    difference = load_fully_decoded(tmp_path / "a.jpg", 20).astype(float) - load_resized(tmp_path / "a.jpg", 20)
+    assert np.abs(difference).mean() < 5
+
+
 def test_peak_memory_sees_what_a_function_held_for_a_while():
     small, large = (measure_peak_memory(np.ones, (n, 2**20)) for n in (1, 60))  # float64: 8 and 480 MiB
     assert 300 < large - small < 700

@@ -103,6 +103,8 @@ def test_subgroups_too_small_get_words():
         ["sex", "site", "female  (30 of 100)", "male  (25 of 50)", "torso  (1 of 3)"])
     assert [text.get_text() for text in left.texts] == ["0.80 (0.70 to 0.85)"] * 2 + ["too few"]
     assert list(right.containers[0].lines[0].get_xdata()) == [0.9, 0.9]
+    evaluation_plots.plot_subgroups(df.assign(auc_low=np.nextafter(df["auc"], 1)), "Of one patient", {
+        "auc": 0.85, "sensitivity": 0.95})  # all resamples are alike but for their rounding
     only_few = df[df["note"] != ""].reset_index(drop=True)
     fig = evaluation_plots.plot_subgroups(only_few, "Few", {"auc": 0.8, "sensitivity": 0.9})
     assert read_texts(fig) == ["too few", "too few"]

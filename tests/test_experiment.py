@@ -61,6 +61,11 @@ def test_a_fold_trained_on_other_folds_is_refused(folder, store, folds_df):
         is_trained(folder, describe_training(CONFIG, 0, folder / "folds.csv", store, 1))
 
 
+def test_somebody_s_own_scores_in_the_table_are_not_ours(folder, folds_df):
+    oof_df = read_oof(folder, folds_df.assign(logit=99.0), [0, 2])
+    assert oof_df["logit"].max() < 99 and "logit_x" not in oof_df
+
+
 def test_missing_folds_are_named(folder):
     assert find_trained_folds(folder, require_all=False) == [0, 2]
     with pytest.raises(FileNotFoundError, match="2 of 3 folds are trained, fold 1 not"):

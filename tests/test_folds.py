@@ -62,6 +62,16 @@ def test_impossible_numbers_of_folds_are_refused(data_dir, n_folds):
         create_folds(read_train(data_dir), n_folds)
 
 
+def test_few_patients_with_melanomas_have_folds_by_image_alone(data_dir):
+    train_df = read_train(data_dir)
+    train_df["patient_id"] = np.where(train_df["target"] == 1, "p", "q")
+    assert create_folds(train_df, 3, "image")["fold"].nunique() == 3
+    with pytest.raises(ValueError, match=r"N_FOLDS 3 is not in 2\.\.2 .* 2 patients"):
+        create_folds(train_df, 3)
+    with pytest.raises(ValueError, match=r"the external images .* 0 melanomas, .* can't be in folds: each wants"):
+        create_folds(train_df.assign(target=0), 3, source="external")
+
+
 @pytest.mark.parametrize("strategy", ["patient", "image"])
 def test_an_image_of_nobody_is_refused(data_dir, strategy):
     train_df = read_train(data_dir)

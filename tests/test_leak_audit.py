@@ -101,6 +101,23 @@ def test_pairs_across_folds_are_found_by_name(clean_df, train_df, test_df, kind,
             check_findings(findings)
 
 
+def test_a_name_that_train_and_test_share_is_found(clean_df, train_df, test_df):
+    shared_df = test_df.assign(image_name=[pick(clean_df, 0), *test_df["image_name"][1:]])
+    findings = audit(clean_df, train_df, shared_df)
+    assert findings["test_images"]["image_name"].tolist() == [pick(clean_df, 0)] and list(findings) == ["test_images"]
+    with pytest.raises(ValueError, match=r"1 images are in test\.csv too"):
+        check_findings(findings)
+
+
+def test_a_lesion_may_be_called_what_a_patient_is(clean_df, train_df, test_df):
+    is_external = clean_df["source"] == "external"
+    alike_df = clean_df.assign(patient_id=clean_df["patient_id"].str.removeprefix("lesion_"))
+    alike_df["fold"] = alike_df["fold"].where(~is_external, (alike_df["fold"] + 1) % 3)  # another fold than theirs
+    test_patient = test_df["patient_id"].iloc[0]
+    alike_df.loc[alike_df[is_external].index[:1], "patient_id"] = test_patient
+    assert not audit(alike_df, train_df, test_df)
+
+
 def test_copies_of_test_images_are_found_by_name_whatever_their_source(clean_df, train_df, test_df):
     names, test_name = (pick(clean_df, 1), pick(clean_df, 1, "external")), test_df["image_name"][0]
     pairs_df = make_pairs(*((name, split, test_name, "test", "copy")

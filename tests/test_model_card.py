@@ -120,6 +120,11 @@ def test_it_tells_which_fold_more_picks_the_epoch(folder, store):
         assert "without one more fold of the competition's images, whose AUC picked the epoch" in build_card(folder)
 
 
+def test_the_parameters_of_the_evaluation_go_before_those_of_the_training(folder):
+    card = build_card(folder, how={"N_RESAMPLES": 300, "PREVALENCE": 0.05})
+    assert "300 resamples of whole patients" in card and "`PREVALENCE` 0.05" in card and "`N_RESAMPLES` 300" in card
+
+
 def test_pictures_that_are_there_twice_are_counted(folder, folds_df):
     assert "Whether a picture is among them twice, nobody has searched." in build_card(folder)
     names = folds_df["image_name"].tolist()

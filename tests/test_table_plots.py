@@ -35,6 +35,8 @@ def test_melanoma_rate_keeps_the_order_of_ages_and_categories(train_df):
     ages = train_df.assign(age=[50.0, 5.0, 45.0] * 70)
     labels = table_plots.plot_melanoma_rate(ages, "age", "Age").axes[0].get_yticklabels()
     assert [label.get_text() for label in labels] == ["5", "45", "50"]
+    dates = ages.assign(age=ages["age"].replace({45.0: 45.38264, 50.0: 45.38262}))  # as computed from dates
+    assert len(table_plots.plot_melanoma_rate(dates, "age", "Age").axes[0].get_yticklabels()) == 2
     groups = train_df.assign(age=pd.cut(ages["age"], [0, 10, 60], labels=["young", "old"]))
     labels = table_plots.plot_melanoma_rate(groups, "age", "Age").axes[0].get_yticklabels()
     assert [label.get_text() for label in labels] == ["young", "old"]

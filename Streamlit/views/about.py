@@ -33,7 +33,9 @@ trained to tell melanomas from other lesions; it gives a probability, never a di
 - No picture of these collections is part of this app. The examples are drawn by a program.
 
 #### What happens to what you upload
-It is read in the memory of the computer that runs this app and gone when you close the page. This program writes none
-of it to a disk and none of it to a log, and it sends nothing anywhere; usage statistics are switched off. Of a DICOM
+It is held in the memory of the computer that runs this app, and let go some minutes after you close the page. This
+program writes none of it to a disk and none of it to a log, and it sends nothing anywhere; usage statistics are
+switched off. While a larger file comes in, the web server keeps it in its temporary folder, which `make app` puts into
+memory where it can. Of a DICOM
 file the picture is read, and sex, age and site: on *One lesion* if you ask for them, on *One patient* always.
 """)

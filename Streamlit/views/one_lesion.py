@@ -205,7 +205,7 @@ def show_saliency(assessor: Assessor, key: tuple, image: np.ndarray, picture: np
 
 st.title("One lesion", anchor=False)
 st.caption("A dermoscopy picture in, the probability of a melanoma out. Nothing is stored: what you upload stays in "
-           "the memory of the computer that runs this app and goes when you close the page.")
+           "the memory of the computer that runs this app and is let go after you close the page.")
 key, make_file = pick_source()
 assessor = common.get_assessor(common.pick_model_dir())
 prevalence, point = common.pick_prevalence(assessor), common.pick_operating_point(assessor)

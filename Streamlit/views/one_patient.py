@@ -146,7 +146,7 @@ def show_earlier(assessor: Assessor, df: pd.DataFrame, known_df: pd.DataFrame, d
 
 st.title("One patient", anchor=False)
 st.caption("Several lesions of one person, ranked and compared with each other. Nothing is stored: what you upload "
-           "stays in the memory of the computer that runs this app and goes when you close the page.")
+           "stays in the memory of the computer that runs this app and is let go after you close the page.")
 files = patient_input.pick_files()
 assessor = common.get_assessor(common.pick_model_dir())
 prevalence, point = common.pick_prevalence(assessor), common.pick_operating_point(assessor)
