@@ -54,8 +54,8 @@ def _read_patients(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     is_age = df["age_approx"].fillna(0).between(0, MAX_AGE)
     _check_rows(path, df, "age_approx", ~is_age, f"is not in 0 to {MAX_AGE} years")
     for column, known in (("sex", SEXES), ("anatom_site_general_challenge", SITES)):
-        df[column] = df[column].mask(df[column] == "unknown")
-        _check_rows(path, df, column, df[column].notna() & ~df[column].isin(known), f"is not one of {', '.join(known)}")
+        is_known = df[column].isna() | df[column].isin((*known, "unknown"))
+        _check_rows(path, df, column, ~is_known, f"is not one of {', '.join(known)}")
     return df
 
 
@@ -119,7 +119,8 @@ def find_images(data_dir: str | Path, split: str, image_names: Iterable[str],
         data_dir: the competition folder.
         split: "train" or "test".
         image_names: the names to find, as in <split>.csv.
-        image_format: "jpeg" (PNG files count too), "dicom", "tfrecord", or "auto": the first of these that there is.
+        image_format: "jpeg" (PNG files count too), "dicom", "tfrecord", or "auto": in the first place that holds any,
+            the first of these.
 
     Raises:
         FileNotFoundError: no folder or archive holds such images, or some names have no file there
@@ -151,7 +152,7 @@ def find_by_name(files: Iterable[Source], names: Iterable[str]) -> dict[str, Sou
     found, wanted = {}, set(names)
     for file in files:
         if file.stem in wanted:
-            if file.stem in found:
+            if str(found.get(file.stem, file)) != str(file):  # an archive may list one twice: the last counts
                 raise ValueError(f"the image {file.stem} has two files, {found[file.stem]} and {file}: leave one of "
                                  "them")
             found[file.stem] = file

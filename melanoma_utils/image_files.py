@@ -59,12 +59,18 @@ def _list_files(path: Path) -> list[tuple[str, Source]]:
     return [(path.name, path)]
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yields the files in a folder and below it, also behind links, but nothing hidden."""
-    seen = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        is_new = os.path.realpath(place) not in seen  # a link may lead back
-        seen.add(os.path.realpath(place))
-        folders[:] = sorted(name for name in folders if is_new and not name.startswith("."))
-        files = (Path(place, name) for name in names if is_new and not name.startswith("."))
+def _walk(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Yields the files in a folder and below it but nothing hidden; at last what linked folders hold that are none of
+    these (seen: those of before), nor one that they are in."""
+    here, links = set(), []
+    for place, folders, names in os.walk(folder):
+        here.add(os.path.realpath(place))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        links += [Path(place, name) for name in folders if Path(place, name).is_symlink()]
+        files = (Path(place, name) for name in names if not name.startswith("."))
         yield from (file for file in files if file.is_file())
+    for link in links:
+        target = os.path.realpath(link)
+        if not any(Path(known).is_relative_to(target) for known in here | seen):
+            yield from _walk(link, seen | here)
+            here.add(target)

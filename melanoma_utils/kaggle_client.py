@@ -75,6 +75,7 @@ def download_dataset(dataset: str, data_dir: str | Path) -> None:
         ValueError: this is a Kaggle notebook, or a table is wrong.
     """
     _refuse_kaggle_notebook(f"Datasets > {dataset}", f"then give its folder in {KAGGLE_INPUT} as DATA_DIR")
+    data_dir = Path(data_dir).expanduser()
     if _is_complete(data_dir):
         return
     run_client(["kaggle", "datasets", "download", "-d", dataset, "-p", str(data_dir), "--unzip"],
@@ -87,10 +88,16 @@ def _refuse_kaggle_notebook(what: str, then: str) -> None:
         raise ValueError(f"inside Kaggle data are attached, not downloaded: Add Input > {what}; {then}")
 
 
-def _is_complete(data_dir: str | Path) -> bool:
+def _is_complete(data_dir: Path) -> bool:
+    """Returns whether all is there; raises ValueError where something of it can't be used and there is no zip to take it
+    from anew."""
     try:
         print(f"{check_competition(data_dir)} already")
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        if not any(data_dir.glob("*.zip")):
+            raise
         return False
     return True
 

@@ -64,7 +64,7 @@ def name_image_counts(df: pd.DataFrame) -> pd.Series:
 
 def select_rows(df: pd.DataFrame, sexes: Collection[str], sites: Collection[str],
                 ages: tuple[float, float], with_unknown_age: bool) -> pd.DataFrame:
-    """Returns the rows of these sexes and sites (`UNKNOWN`: where it is missing) and of these ages.
+    """Returns the rows of these sexes and sites (`UNKNOWN`: where it is missing or called unknown) and of these ages.
 
     Args:
         df: (N, …) table with the columns sex, age_approx (years) and anatom_site_general_challenge.
@@ -73,5 +73,7 @@ def select_rows(df: pd.DataFrame, sexes: Collection[str], sites: Collection[str]
         with_unknown_age: whether rows without an age are kept.
     """
     age = df["age_approx"]
-    is_in = df["sex"].fillna(UNKNOWN).isin(sexes) & df["anatom_site_general_challenge"].fillna(UNKNOWN).isin(sites)
+    sex, site = (df[column].replace("unknown", UNKNOWN).fillna(UNKNOWN)
+                 for column in ("sex", "anatom_site_general_challenge"))
+    is_in = sex.isin(sexes) & site.isin(sites)
     return df[is_in & (age.between(*ages) | (age.isna() & with_unknown_age))]

@@ -33,6 +33,11 @@ def test_images_come_from_archives_and_must_be_told_apart(data_dir, tmp_path):
     (tmp_path / "visit_2").symlink_to(elsewhere)
     (elsewhere / "back").symlink_to(tmp_path)  # round and round
     assert set(list_images([tmp_path])) == {"a.jpg", "a.JPEG", "b", "c", "visit_2/e"}
+    (tmp_path / "z").mkdir()
+    shutil.copy(path, tmp_path / "z" / "f.jpg")
+    (tmp_path / "again").symlink_to(tmp_path / "z")  # what is there under its own name keeps it
+    (tmp_path / "up").symlink_to(tmp_path.parent)
+    assert set(list_images([tmp_path])) == {"a.jpg", "a.JPEG", "b", "c", "visit_2/e", "z/f"}
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         list_images([tmp_path / "nowhere"])
     (tmp_path / "none").mkdir()

@@ -6,6 +6,7 @@ and to a server on this machine that answered 401, 403, 404, 429 and 500. Its su
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,6 +91,14 @@ def test_a_download_leaves_tables_and_the_zip_and_is_not_repeated(stub, service,
     (folder / "test.csv").write_text("broken")
     assert main(["download", str(folder)]) == 0 and len(stub.calls()) == 1  # from the zip that is there
     check_downloaded(folder, data_dir)
+
+
+def test_a_complete_folder_that_cannot_be_used_is_not_downloaded_again(stub, data_dir, tmp_path, capsys):
+    folder = shutil.copytree(data_dir, tmp_path / "siim")
+    path = next((folder / "jpeg" / "train").iterdir())
+    shutil.copy(path, path.with_suffix(".png"))
+    assert main(["download", str(folder)]) == 1 and stub.calls() == []
+    assert f"the image {path.stem} has two files" in capsys.readouterr().err
 
 
 def test_an_interrupted_download_continues(stub, service, data_dir, tmp_path, capsys):
