@@ -89,8 +89,8 @@ def _refuse_kaggle_notebook(what: str, then: str) -> None:
 
 
 def _is_complete(data_dir: Path) -> bool:
-    """Returns whether all is there; raises ValueError where something of it can't be used and there is no zip to take it
-    from anew."""
+    """Returns whether all is there; raises ValueError where something of it can't be used, and no zip is there to take
+    it from anew."""
     try:
         print(f"{check_competition(data_dir)} already")
     except FileNotFoundError:
