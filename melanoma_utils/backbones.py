@@ -18,7 +18,8 @@ LIBRARIES = ("pretrainedmodels", "torchvision", "timm")
 LATE_RELU = ("densenet", "nasnet", "pnasnet", "xception")  # of pretrainedmodels: their heads begin with it
 HEAD_NAMES = ("fc", "classifier", "last_linear", "head", "heads")
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and sd by channel, as torchvision documents
-AUXILIARY = ("aux1", "aux2", "AuxLogits")  # further heads of GoogLeNet and Inception, in their files alone
+INCEPTIONS = ("googlenet", "inception_v3")  # of torchvision: trained on -1..1 (what it calls transform_input)
+AUXILIARY = ("aux1", "aux2", "AuxLogits")  # their further heads, in their files alone
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _find_near(name: str, library: str, n: int, cutoff: float) -> list[str]:
 
 def _build_torchvision(name: str, image_size: int) -> tuple[nn.Module, tuple, tuple, bool]:
     torchvision_models = importlib.import_module("torchvision.models")
-    extra = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    extra = {"aux_logits": False, "init_weights": True} if name in INCEPTIONS else {}
     if name.startswith("vit_"):
         extra = {"image_size": image_size}
     if name == "maxvit_t":
@@ -137,8 +138,7 @@ def _build_torchvision(name: str, image_size: int) -> tuple[nn.Module, tuple, tu
         network = torchvision_models.get_model(name, weights=None, **extra)
     except (AssertionError, ValueError) as error:  # of the transformers
         raise ValueError(f"ARCH 'torchvision/{name}' can't be built for IMAGE_SIZE {image_size}: {error}") from error
-    # torchvision's GoogLeNet and Inception were trained on -1..1 (what it calls transform_input)
-    mean, std = ((0.5,) * 3,) * 2 if extra.get("aux_logits") is False else IMAGENET
+    mean, std = ((0.5,) * 3,) * 2 if name in INCEPTIONS else IMAGENET
     return network, mean, std, False
 
 

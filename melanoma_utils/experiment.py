@@ -120,8 +120,9 @@ def find_trained_folds(experiment_dir: str | Path, *, require_all: bool) -> list
     n_folds = int(read_folds(folds_path)["fold"].max()) + 1
     folds = [fold for fold in range(n_folds) if checkpoint_path(experiment_dir, fold).is_file()]
     configs = {fold: fill_defaults(read_checkpoint_config(checkpoint_path(experiment_dir, fold))) for fold in folds}
+    folds_sha256 = hash_file(folds_path)
     for fold, config in configs.items():
-        if config.get("folds_sha256") != hash_file(folds_path):
+        if config.get("folds_sha256") != folds_sha256:
             raise ValueError(f"fold {fold} in {experiment_dir} was trained on other folds than those of folds.csv: "
                              "start over with --steps 02-05 --fresh, or give another EXPERIMENT")
         first = {part: configs[folds[0]][part] for part in ("model", "train", "tta_views")}

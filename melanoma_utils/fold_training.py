@@ -55,13 +55,7 @@ def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFra
         MemoryError: there is no room for the networks; or see `training.train_fold`.
         KeyError: see `training.train_fold`.
     """
-    check_tta_views(tta_views)
-    if ("external" in store.identity) != (folds_df["source"] == "external").any():
-        raise ValueError("02_create_folds and 03_train_fold want the same EXTERNAL_DIR")
-    n_gpus = torch.cuda.device_count()
-    if device != "cpu" and n_processes > n_gpus:
-        raise ValueError(f"N_PROCESSES {n_processes} is more than the {n_gpus} GPUs of this machine: lower it, or "
-                         "train folds side by side, with the pipeline's --workers")
+    _check_call(store, folds_df, tta_views, device, n_processes)
     if metadata_df is not None:
         metadata_df = _drop_left_out(metadata_df, folds_df[folds_df["source"] == "competition"], fold)
     arguments = Path(experiment_dir), store, folds_df, fold, config, tta_views, pseudo_df, metadata_df, start_dir, \
@@ -71,6 +65,16 @@ def run_fold(experiment_dir: str | Path, store: ImageStore, folds_df: pd.DataFra
                           rdzv_endpoint="localhost:0")  # any free port; with use_port="0" they never meet
     else:
         _run(*arguments)
+
+
+def _check_call(store: ImageStore, folds_df: pd.DataFrame, tta_views: int, device: str, n_processes: int) -> None:
+    check_tta_views(tta_views)
+    if ("external" in store.identity) != (folds_df["source"] == "external").any():
+        raise ValueError("02_create_folds and 03_train_fold want the same EXTERNAL_DIR")
+    n_gpus = torch.cuda.device_count()
+    if device != "cpu" and n_processes > n_gpus:
+        raise ValueError(f"N_PROCESSES {n_processes} is more than the {n_gpus} GPUs of this machine: lower it, or "
+                         "train folds side by side, with the pipeline's --workers")
 
 
 def _drop_left_out(metadata_df: pd.DataFrame, folds_df: pd.DataFrame, fold: int) -> pd.DataFrame:

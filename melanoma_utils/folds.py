@@ -37,10 +37,10 @@ def create_folds(train_df: pd.DataFrame, n_folds: int = 10, strategy: str = "pat
         raise ValueError(f"patient_id is missing for {len(nobodys)} of {len(train_df)} {source} images, first "
                          f"{nobodys.iloc[0]}: where nobody knows the patient, give the image's own name")
     n_melanomas, n_patients = int(train_df["target"].sum()), train_df["patient_id"].nunique()
-    most = min(n_melanomas, len(train_df) - n_melanomas, n_patients if strategy == "patient" else len(train_df))
+    most = min([n_melanomas, len(train_df) - n_melanomas] + [n_patients] * (strategy == "patient"))
     if most < 2:
         raise ValueError(f"the {source} images ({len(train_df)} images, {n_melanomas} melanomas, {n_patients} patients)"
-                         " can't be in folds: each wants a melanoma and another image, of patients of its own")
+                         " can't be in folds: each wants a melanoma and another image")
     if not 2 <= n_folds <= most:
         raise ValueError(f"N_FOLDS {n_folds} is not in 2..{most} for the {source} images ({len(train_df)} images, "
                          f"{n_melanomas} melanomas, {n_patients} patients)")

@@ -60,6 +60,19 @@ def compute_operating_points(targets: np.ndarray, scores: np.ndarray, patient_id
     sensitivity, specificity = _to_shares(counts.sum(0)[None])
     exact = _compute_rates(sensitivity, specificity, prevalence)
     resampled = _compute_rates(*_to_shares(bootstrap_sums(patients, counts, n_resamples, seed)), prevalence)
+    ends = _find_ends(exact, resampled, targets, patients, prevalence, level)
+    chosen = _bootstrap_thresholds(targets, scores, patients, sensitivities, n_resamples, np.random.default_rng(seed))
+    ends["threshold"], exact["threshold"] = take_interval(chosen, level), thresholds[None]
+    df = pd.DataFrame({"wanted_sensitivity": list(sensitivities)})
+    for name in ("threshold", *resampled):
+        df = df.assign(**{name: exact[name][0], f"{name}_low": ends[name][0], f"{name}_high": ends[name][1]})
+    return df.assign(number_needed_to_biopsy=1 / df["ppv"], number_needed_to_biopsy_low=1 / df["ppv_high"],
+                     number_needed_to_biopsy_high=1 / df["ppv_low"])
+
+
+def _find_ends(exact: dict[str, np.ndarray], resampled: dict[str, np.ndarray], targets: np.ndarray,
+               patients: np.ndarray, prevalence: float, level: float) -> dict[str, np.ndarray | tuple]:
+    """Returns the ends of each rate's interval, wide enough where a sensitivity or specificity is 0 or 1."""
     ends = {name: take_interval(values, level) for name, values in resampled.items()}
     for name, target in (("sensitivity", 1), ("specificity", 0)):
         n_patients = len(np.unique(patients[targets == target]))
@@ -68,13 +81,7 @@ def compute_operating_points(targets: np.ndarray, scores: np.ndarray, patient_id
                              for name in ("sensitivity", "specificity")), prevalence)
     for name, (low, high) in ends.items():
         ends[name] = np.fmin(low, worst[name][0]), np.fmax(high, worst[name][0])
-    chosen = _bootstrap_thresholds(targets, scores, patients, sensitivities, n_resamples, np.random.default_rng(seed))
-    ends["threshold"], exact["threshold"] = take_interval(chosen, level), thresholds[None]
-    df = pd.DataFrame({"wanted_sensitivity": list(sensitivities)})
-    for name in ("threshold", *resampled):
-        df = df.assign(**{name: exact[name][0], f"{name}_low": ends[name][0], f"{name}_high": ends[name][1]})
-    return df.assign(number_needed_to_biopsy=1 / df["ppv"], number_needed_to_biopsy_low=1 / df["ppv_high"],
-                     number_needed_to_biopsy_high=1 / df["ppv_low"])
+    return ends
 
 
 def move_prevalence(points_df: pd.DataFrame, prevalence: float) -> pd.DataFrame:

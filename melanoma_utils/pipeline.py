@@ -58,31 +58,36 @@ def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False, 
             delete_outputs(plan, steps)
         if not all(path.is_file() for path in plan.list_runs(STEPS[0])[0].outputs):
             steps = [STEPS[0], *(step for step in steps if step != STEPS[0])]  # no other step can do without
-        records_path = plan.runs_dir / "steps.json"
-        records = read_json(records_path) if records_path.is_file() else {}
-        after = _hash([_fingerprint(p) for p in _list_inputs(plan)])
-        todo = {step: plan.list_runs(step) for step in STEPS}
-        n_runs, n = sum(len(todo[step]) for step in steps), 0
-        for step in STEPS:
-            pending, code = {}, _hash(_read_sources(step))
-            for run in todo[step] if step in steps else ():
-                n += 1
-                key = {"after": after, "code": code,
-                       "parameters": {k: v for k, v in run.parameters.items() if k not in FREE}}
-                done = records.get(run.name, {})
-                if done.get("key") == key and done.get("outputs") == [_fingerprint(p) for p in run.outputs]:
-                    print(f"[{n}/{n_runs}] {run.name}: nothing to do", flush=True)
-                else:
-                    pending[f"[{n}/{n_runs}] {run.name}"] = run, key
-            for title in execute_runs({title: run for title, (run, _) in pending.items()}, plan.runs_dir, n_workers,
-                                       dask if step == "03_train_fold" else ""):
-                run, key = pending[title]
-                missing = [str(path) for path in run.outputs if not path.is_file()]
-                if missing:
-                    raise FileNotFoundError(f"{run.name} ran but did not write {missing}")
-                records[run.name] = {"key": key, "outputs": [_fingerprint(p) for p in run.outputs]}
-                write_json(records_path, records)
-            after = _hash([[records.get(run.name), *map(_fingerprint, run.outputs)] for run in todo[step]])
+        _run_steps(plan, steps, n_workers, dask)
+
+
+def _run_steps(plan: Plan, steps: Sequence[str], n_workers: int, dask: str) -> None:
+    """Runs what steps.json does not tell as done with the same result to come."""
+    records_path = plan.runs_dir / "steps.json"
+    records = read_json(records_path) if records_path.is_file() else {}
+    after = _hash([_fingerprint(p) for p in _list_inputs(plan)])
+    todo = {step: plan.list_runs(step) for step in STEPS}
+    n_runs, n = sum(len(todo[step]) for step in steps), 0
+    for step in STEPS:
+        pending, code = {}, _hash(_read_sources(step))
+        for run in todo[step] if step in steps else ():
+            n += 1
+            key = {"after": after, "code": code,
+                   "parameters": {k: v for k, v in run.parameters.items() if k not in FREE}}
+            done = records.get(run.name, {})
+            if done.get("key") == key and done.get("outputs") == [_fingerprint(p) for p in run.outputs]:
+                print(f"[{n}/{n_runs}] {run.name}: nothing to do", flush=True)
+            else:
+                pending[f"[{n}/{n_runs}] {run.name}"] = run, key
+        for title in execute_runs({title: run for title, (run, _) in pending.items()}, plan.runs_dir, n_workers,
+                                   dask if step == "03_train_fold" else ""):
+            run, key = pending[title]
+            missing = [str(path) for path in run.outputs if not path.is_file()]
+            if missing:
+                raise FileNotFoundError(f"{run.name} ran but did not write {missing}")
+            records[run.name] = {"key": key, "outputs": [_fingerprint(p) for p in run.outputs]}
+            write_json(records_path, records)
+        after = _hash([[records.get(run.name), *map(_fingerprint, run.outputs)] for run in todo[step]])
 
 
 def _list_inputs(plan: Plan) -> list[Path]:

@@ -122,22 +122,9 @@ def make_plan(given: Mapping[str, object], runs_dir: str | Path = "runs") -> Pla
         raise ValueError(f"EXPERIMENT {p['EXPERIMENT']!r} is not a plain name for a folder (nor is 'stores')")
     if p["EXTERNAL_DIR"] and not Path(p["EXTERNAL_DIR"]).is_dir():
         raise FileNotFoundError(f"EXTERNAL_DIR {p['EXTERNAL_DIR']} does not exist")
-    for name in ("START_FROM", "FOLDS_FROM"):
-        if p[name] and not Path(p[name]).is_dir():
-            raise FileNotFoundError(f"{name} {p[name]} is not the folder of an experiment")
-    own = [name for name in ("START_FROM", "FOLDS_FROM") if p[name] and Path(p[name]).resolve() == Path(
-        p["OUTPUT_DIR"], p["EXPERIMENT"]).resolve()]
-    own += [name for name in ("TEACHERS", "DISTILL_FROM") if p["EXPERIMENT"] in map(str, p[name])]
-    if own:
-        raise ValueError(f"{own[0]} is the EXPERIMENT {p['EXPERIMENT']!r} itself, whose files it would replace: give "
-                         "this one another name")
-    if p["METADATA_FROM"] and not Path(p["METADATA_FROM"], "train.csv").is_file():
-        raise FileNotFoundError(f"METADATA_FROM {p['METADATA_FROM']} is not a folder with a train.csv")
     for kind in ("TEACHERS", "DISTILL_FROM"):
         p[kind] = [str(name) for name in p[kind]]  # [7] in a file
-        missing = [name for name in p[kind] if not Path(p["OUTPUT_DIR"], name, "folds.csv").is_file()]
-        if missing:
-            raise FileNotFoundError(f"{kind}: there is no experiment {missing[0]!r} in {p['OUTPUT_DIR']}")
+    _check_sources(p)
     if p["N_EXTERNAL"] and not p["EXTERNAL_DIR"]:
         raise ValueError(f"N_EXTERNAL is {p['N_EXTERNAL']}, but EXTERNAL_DIR names no external images: give it "
                          "(make: EXTERNAL=DIR), or N_EXTERNAL 0")
@@ -147,6 +134,25 @@ def make_plan(given: Mapping[str, object], runs_dir: str | Path = "runs") -> Pla
               flush=True)
     p["DATA_DIR"] = str(find_data_dir(p["DATA_DIR"], p["INPUT_DIR"]))
     return Plan(p, defaults, Path(runs_dir).absolute() / p["EXPERIMENT"])
+
+
+def _check_sources(p: Mapping[str, object]) -> None:
+    """Checks that what an experiment takes from others is there and not its own."""
+    for name in ("START_FROM", "FOLDS_FROM"):
+        if p[name] and not Path(p[name]).is_dir():
+            raise FileNotFoundError(f"{name} {p[name]} is not the folder of an experiment")
+    folder = Path(p["OUTPUT_DIR"], p["EXPERIMENT"]).resolve()
+    own = [name for name in ("START_FROM", "FOLDS_FROM") if p[name] and Path(p[name]).resolve() == folder]
+    own += [name for name in ("TEACHERS", "DISTILL_FROM") if p["EXPERIMENT"] in p[name]]
+    if own:
+        raise ValueError(f"{own[0]} is the EXPERIMENT {p['EXPERIMENT']!r} itself, whose files it would replace: give "
+                         "this one another name")
+    if p["METADATA_FROM"] and not Path(p["METADATA_FROM"], "train.csv").is_file():
+        raise FileNotFoundError(f"METADATA_FROM {p['METADATA_FROM']} is not a folder with a train.csv")
+    for kind in ("TEACHERS", "DISTILL_FROM"):
+        missing = [name for name in p[kind] if not Path(p["OUTPUT_DIR"], name, "folds.csv").is_file()]
+        if missing:
+            raise FileNotFoundError(f"{kind}: there is no experiment {missing[0]!r} in {p['OUTPUT_DIR']}")
 
 
 def resolve_paths(parameters: Mapping[str, object]) -> dict:

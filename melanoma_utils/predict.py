@@ -111,11 +111,16 @@ def predict_images(ensemble: Ensemble, images: Mapping[str, Source],
             "models look at: so small a file is less or more sharp than what they have learnt from, and the number "
             "less sure")
     logits_df = pd.concat(logits) if logits else pd.DataFrame(columns=range(len(models)), dtype=np.float32)
+    return _to_predictions(logits_df, to_probs), bad
+
+
+def _to_predictions(logits_df: pd.DataFrame, to_probs: Callable[[np.ndarray], np.ndarray]) -> pd.DataFrame:
+    """Returns the table of `predict_images` of logits by image_name, a column a model."""
     values = logits_df.to_numpy(np.float64)  # (N, n_models)
     probs = to_probs(np.stack([values.mean(1), values.min(1), values.max(1)], axis=1))  # (N, 3)
     predictions_df = pd.DataFrame(probs, columns=["probability", "lowest", "highest"])
     predictions_df.insert(0, "image_name", logits_df.index)
-    return predictions_df, bad
+    return predictions_df
 
 
 def _load_chunk(images: Mapping[str, Source], n_jobs: int,

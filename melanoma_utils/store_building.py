@@ -62,6 +62,18 @@ def build_stores(paths: Mapping[str, Source], store_dirs: Mapping[int, str | Pat
         raise ValueError(f"ON_BAD_IMAGE {on_bad_image!r} is not one of {ON_BAD_IMAGE}")
     store_dirs = {image_size: Path(store_dir) for image_size, store_dir in store_dirs.items()}
     identities = {store_dirs[size]: _identify(paths, size, resize_mode, clean_steps) for size in store_dirs}
+    _build_absent(paths, identities, on_bad_image, n_jobs, log)
+    for store_dir in identities:
+        bad = _read_bad(store_dir)
+        if bad and on_bad_image == "stop":
+            raise ValueError(f"{_explain_bad(bad, len(paths))}\n(this store was built without them: delete {store_dir} "
+                             "when they are mended)")
+    return [open_store(store_dir) for store_dir in identities]
+
+
+def _build_absent(paths: Mapping[str, Source], identities: Mapping[Path, dict], on_bad_image: str, n_jobs: int,
+                  log: Callable[[str], None]) -> None:
+    """Builds the stores that are not whole, which alone are locked; checks the others."""
     absent = [store_dir for store_dir in identities if not (store_dir / "store.json").is_file()]
     with ExitStack() as locks:
         for store_dir in sorted(absent):  # the same order in every process: no two wait for each other
@@ -77,12 +89,6 @@ def build_stores(paths: Mapping[str, Source], store_dirs: Mapping[int, str | Pat
                 _finish(paths, store_dir, identity)
         for store_dir in absent:
             (store_dir / "building.json").unlink(missing_ok=True)
-    for store_dir in identities:
-        bad = _read_bad(store_dir)
-        if bad and on_bad_image == "stop":
-            raise ValueError(f"{_explain_bad(bad, len(paths))}\n(this store was built without them: delete {store_dir} "
-                             "when they are mended)")
-    return [open_store(store_dir) for store_dir in identities]
 
 
 def _identify(paths: Mapping[str, Source], image_size: int, resize_mode: str, clean_steps: Sequence[str]) -> dict:
