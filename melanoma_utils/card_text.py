@@ -60,7 +60,7 @@ or any other cancer. In training they count as "not melanoma": the networks are 
 ROC AUC: how often a melanoma ranks above a benign lesion, however many melanomas there are. PR AUC and the area above
 80 % sensitivity look where it matters more. At thresholds that find given shares of the melanomas: what is spared,
 missed and called suspicious. Brier score and calibration error (ECE): whether told probabilities come true. All are
-out of fold: each image is scored by the network that has seen no image of its fold. The intervals are 95 % percentile
+out of fold: each image is scored by {scored_by} seen no image of its fold. The intervals are 95 % percentile
 intervals over {n_resamples}resamples of whole patients (external images: of lesions), because images of one patient are
 not independent. A group with fewer than 20 melanomas, or benign images, gets the words "too few" instead of a number.
 
@@ -78,7 +78,7 @@ internal.{external_data}
 
 ## Training data
 
-The same images, each network without its own fold{extra_training}. Their diagnoses in `folds.csv`:
+The same images, each network without its own fold{extra_training}.{gap}Their diagnoses in `folds.csv`:
 
 {training}
 
@@ -135,8 +135,7 @@ and rounded scores in their order and says which are of one patient; it holds no
   no image was kept aside for a last, untouched test. So the figures flatter a little, and the intervals do not know of
   it: another seed alone moves such a run by about 0.01. Thresholds are judged on the images that they were found on;
   the calibration is not.
-- **Single networks were measured, their mean is used.** Out of fold one network answers; a new picture gets the mean
-  of {n_models}. It is usually a little better and spread a little less. It was not measured.
+- {measured}
 - {origin}
 - **Few melanomas or many.** {share:.1%} of these images are melanomas, 1.76 % of those of SIIM-ISIC 2020. Predictive
   values and probabilities hold for the share named with them, and only if melanomas and benign lesions look there as
@@ -230,6 +229,12 @@ SALIENCY = """
 Of drawn pictures it is known where the lesion is: {saliency_outside:.0%} of the saliency (Grad-CAM) lies outside it,
 and {area_outside:.0%} of the area does.
 """
+SINGLE = """**Single networks were measured, their mean is used.** Out of fold one network answers; a new picture
+  gets the mean of {n_models}. It is usually a little better and spread a little less. It was not measured."""
+COMMITTEE = """**More networks than these were measured.** Out of fold an image gets the mean logit of {n_models}
+  networks, one of each training under "Training data" (as often as it is named for a fold), none of which has seen its
+  fold; of all these the {n_models} here are kept, one a fold. So a new picture gets the mean over the same trainings,
+  but of networks that have seen different parts of the data. What that changes was not measured."""
 HALF = """**Half precision.** The weights in this folder are those described below, rounded to 16 bits: half the size,
 and logits that differ a little from theirs (`14_stress_test` measures by how much). The figures are about the weights
 before that."""

@@ -125,7 +125,8 @@ def find_trained_folds(experiment_dir: str | Path, *, require_all: bool) -> list
         if config.get("folds_sha256") != folds_sha256:
             raise ValueError(f"fold {fold} in {experiment_dir} was trained on other folds than those of folds.csv: "
                              "start over with --steps 02-05 --fresh, or give another EXPERIMENT")
-        first = {part: configs[folds[0]][part] for part in ("model", "train", "tta_views")}
+        parts = ("committee",) if "committee" in configs[folds[0]] else ("model", "train", "tta_views")
+        first = {part: configs[folds[0]][part] for part in parts}
         if differences := find_differences(config, first):
             raise ValueError(f"fold {fold} in {experiment_dir} was not trained as fold {folds[0]}, so they are no one "
                              f"experiment ({differences}): train it again, or give it another EXPERIMENT")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from melanoma_utils import card_tables as tables
-from melanoma_utils.card_text import CARD, DIAGNOSES, DRAWN, HALF, RARE, REAL, SALIENCY
+from melanoma_utils.card_text import CARD, COMMITTEE, DIAGNOSES, DRAWN, HALF, RARE, REAL, SALIENCY, SINGLE
 from melanoma_utils.experiment import checkpoint_path
 from melanoma_utils.files import read_json, write_bytes
 from melanoma_utils.folds import measure_patient_leak, read_folds
@@ -52,13 +52,15 @@ def build_card(experiment_dir: str | Path, table_paths: Iterable[str | Path] = (
     if missing:
         raise FileNotFoundError(f"{folder} holds no {missing[0]}: run 04_evaluate_oof for this experiment")
     metrics, folds_df = read_json(folder / "metrics.json"), read_folds(folder / "folds.csv")
-    config = fill_defaults(read_checkpoint_config(checkpoint_path(folder, metrics["folds"][0])))
+    configs = {fold: fill_defaults(read_checkpoint_config(checkpoint_path(folder, fold))) for fold in metrics["folds"]}
+    config = configs[metrics["folds"][0]]
     parameters_path = folder / "parameters.json"
     parameters = read_json(parameters_path) if parameters_path.is_file() else _flatten(config)  # run by hand
     parameters |= how or {}
     subgroups_df = pd.read_csv(folder / "subgroups.csv")
     return CARD.format(**metrics | (DRAWN if metrics["is_synthetic"] else REAL)
                        | _tell_model(config) | _tell_data(folder, metrics, config, folds_df, subgroups_df)
+                       | _tell_training(configs, has_external=(folds_df["source"] == "external").any())
                        | _tell_figures(metrics, folds_df, subgroups_df, pd.read_csv(folder / "context.csv"),
                                        config["model"]["use_metadata"]),
                        experiment=folder.resolve().name, packages=_tell_packages(),
@@ -93,13 +95,9 @@ def _tell_packages() -> str:
 
 def _tell_model(config: Mapping) -> dict[str, object]:
     model, train = config["model"], config["train"]
-    start = {"none": "random weights", "imagenet": "ImageNet's weights"}.get(
-        model["weights"], f"the weights `{model['weights']}` (SHA-256 {config['weights_sha256']})")
-    if train["start_from"]:
-        start = f"the models of the experiment `{train['start_from']}` (what those began with, its own card says)"
     rows = f", fitted on the train.csv of `{train['metadata_from']}`," * bool(train["metadata_from"])
     return {
-        "arch": model["arch"], "image_size": model["image_size"], "resize_mode": model["resize_mode"], "start": start,
+        "arch": model["arch"], "image_size": model["image_size"], "resize_mode": model["resize_mode"],
         "clean_steps": f", after {', '.join(model['clean_steps'])}" if model["clean_steps"] else "",
         "metadata_kind": f", to which a logistic regression on sex, age and site{rows} adds" * model["use_metadata"],
         "metadata_input": (", and sex, age and site, each of which may be unknown and then counts as the average"
@@ -127,7 +125,6 @@ def _tell_data(folder: Path, metrics: Mapping, config: Mapping, folds_df: pd.Dat
                 "have their patient in training as well. The figures are too good.**",
         "duplicates": _tell_duplicates(folder, ours_df, config["store"]["image_size"]),
         "share": metrics["n_melanomas"] / metrics["n_images"], "external_data": external,
-        "extra_training": _tell_extra_training(config, has_external=len(external_df) > 0),
         "rare": rare, "training": tables.tabulate_training(folds_df),
         "other_cancers": "In the training data so many are marked as one of these: "
                          f"{_count(folds_df, 'diagnosis', OTHER_CANCERS, with_melanomas=False)}."}
@@ -144,6 +141,31 @@ def _tell_duplicates(folder: Path, folds_df: pd.DataFrame, image_size: int) -> s
         "names, lists and a perceptual hash tell"
     found = f"{n} pair{'s' * (n != 1)} of them show the same picture twice" if n else "No picture is among them twice"
     return f"{found}, as far as {how}."
+
+
+def _tell_training(configs: Mapping[int, Mapping], has_external: bool) -> dict[str, str]:
+    """Returns what the folds' networks were trained on, all alike or, in a committee, each in a training of its own."""
+    config, n_models = next(iter(configs.values())), len(configs)
+    if "committee" not in config:
+        return {"start": _tell_start(config), "extra_training": _tell_extra_training(config, has_external), "gap": " ",
+                "scored_by": "the network that has", "measured": SINGLE.format(n_models=n_models)}
+    lines = []
+    for name in dict.fromkeys(config["committee"]):
+        folds = [fold for fold in configs if config["committee"][fold] == name]
+        of_one = configs[folds[0]]
+        lines.append(f"\n- `{name}` (without fold {', '.join(map(str, folds))}), from {_tell_start(of_one)}"
+                     + _tell_extra_training(of_one, has_external))
+    return {"start": 'what "Training data" says of its training', "extra_training": ", in these trainings:\n"
+            + "".join(lines), "gap": "\n\n", "measured": COMMITTEE.format(n_models=n_models),
+            "scored_by": "networks, one of each training named below, that have"}
+
+
+def _tell_start(config: Mapping) -> str:
+    model, start = config["model"], config["train"]["start_from"]
+    if start:
+        return f"the models of the experiment `{start}` (what those began with, its own card says)"
+    return {"none": "random weights", "imagenet": "ImageNet's weights"}.get(
+        model["weights"], f"the weights `{model['weights']}` (SHA-256 {config['weights_sha256']})")
 
 
 def _tell_extra_training(config: Mapping, has_external: bool) -> str:

@@ -62,13 +62,17 @@ def predict_variants(experiment_dir: str | Path, store: ImageStore, oof_df: pd.D
         Index image_name in the order of oof_df, a column a variant.
 
     Raises:
-        ValueError: the images of the store were made in another way than those that the models were trained on.
+        ValueError: the images of the store were made in another way than those that the models were trained on, or
+            the experiment is a committee.
         FileNotFoundError: a fold is not trained.
         KeyError: an image is not in the store.
     """
     logits_df = pd.DataFrame(index=pd.Index(oof_df["image_name"]), columns=list(variants), dtype=np.float32)
     for fold, df in oof_df.groupby("fold"):
         model, config = load_checkpoint(checkpoint_path(experiment_dir, fold))
+        if "committee" in config:
+            raise ValueError(f"{experiment_dir} is a committee: its out-of-fold logits are those of more networks than "
+                             f"it holds; ask about one of its members, {', '.join(dict.fromkeys(config['committee']))}")
         check_made_alike(config["store"], store.identity)
         model = model.half().float() if half_weights else model
         samples = select_samples(store, df, model.config.use_metadata)
