@@ -15,9 +15,9 @@ from melanoma_utils.fold_predictions import read_oof
 from melanoma_utils.folds import SOURCES, read_folds
 from melanoma_utils.leak_audit import PAIRS_FILE
 from melanoma_utils.models import load_checkpoint, read_checkpoint_config, save_checkpoint
+from melanoma_utils.plan import COMMITTEE
 from melanoma_utils.train_config import fill_defaults
 
-KEY = "COMMITTEE"  # of its parameters.json: the names of the trainings, one a fold
 PREDICTIONS = {"competition": "oof", "external": "external_oof"}
 
 
@@ -50,7 +50,8 @@ def gather_committee(experiment_dir: str | Path, member_dirs: Sequence[str | Pat
             shutil.copyfile(members[0] / name, folder / name)
     parameters = [read_json(member / "parameters.json") for member in members]
     shared = {key: value for key, value in parameters[0].items() if all(p.get(key) == value for p in parameters)}
-    write_json(folder / "parameters.json", dict(sorted((shared | {"EXPERIMENT": folder.name, KEY: names}).items())))
+    shared |= {"EXPERIMENT": folder.name, COMMITTEE: names}
+    write_json(folder / "parameters.json", dict(sorted(shared.items())))
     for fold, member in enumerate(members):
         for source, df in tables.items():
             if len(df):
@@ -64,7 +65,7 @@ def _check_target(folder: Path, members: Sequence[Path]) -> None:
     if folder.resolve() in members:
         raise ValueError(f"{folder} is one of the members, whose files it would replace: give another folder")
     path = folder / "parameters.json"
-    if folder.is_dir() and any(folder.iterdir()) and not (path.is_file() and KEY in read_json(path)):
+    if folder.is_dir() and any(folder.iterdir()) and not (path.is_file() and COMMITTEE in read_json(path)):
         raise ValueError(f"{folder} is no committee but something else's folder: give another one")
 
 

@@ -23,6 +23,7 @@ ROOTS = {"INPUT_DIR": str(ROOT / "input"), "OUTPUT_DIR": str(ROOT / "output"),
 # stores that differ in that are not used together.
 FREE = (*PATHS, "FOLD", "N_JOBS", "DEVICE", "MORE_IMAGE_SIZES")
 OF_STORES = ("EXTERNAL_DIR", "IMAGE_SIZE", "RESIZE_MODE", "CLEAN_STEPS")  # other ones have stores of their own
+COMMITTEE = "COMMITTEE"  # in parameters.json: the trainings that `committee.gather_committee` took a fold's network of
 LEAVES = {  # what each step leaves in the experiment's folder
     "02_create_folds": ("folds.csv", "duplicate_pairs.csv", "external_copies.csv"),
     "03_train_fold": ("fold_*.safetensors", "fold_*.partial.pt", "history_fold_*.csv", "oof_fold_*.csv",
@@ -200,8 +201,8 @@ def keep_parameters(plan: Plan, fresh_steps: Sequence[str] = ()) -> None:
         fresh_steps: those that start over.
 
     Raises:
-        ValueError: the experiment has other parameters, and a step that they touch and that does not start over has
-            left something; names them.
+        ValueError: the experiment is a committee, or has other parameters, and a step that they touch and that does
+            not start over has left something; names them.
         TimeoutError: another process has been writing them for 30 s.
     """
     with lock_folder(plan.experiment_dir, name="parameters"):  # folds that are trained side by side all come here
@@ -217,6 +218,9 @@ def _keep_parameters(plan: Plan, fresh_steps: Sequence[str]) -> None:
     known = {name: value for of_step in plan.defaults.values() for name, value in of_step.items()}
     # a parameter that came later had its default
     stored = read_json(path) if path.is_file() else {}
+    if COMMITTEE in stored:
+        raise ValueError(f"the experiment {plan.parameters['EXPERIMENT']!r} is a committee of {stored[COMMITTEE]}, "
+                         "which no training may change: run its 04 and 05 with --notebook, or give another EXPERIMENT")
     found = {name: known.get(name) for name in wanted} | stored if stored else {}
     differing = [name for name in wanted if name in found and found[name] != wanted[name]]
     first = min((i for i, step in enumerate(STEPS) if set(differing) - (set(OF_STORES) if i == 0 else set())

@@ -123,5 +123,7 @@ def test_two_trainings_are_evaluated_and_exported_as_one(finished, data_dir, tmp
     card = (output_dir / "both" / "model_card.md").read_text()
     assert "- `tiny` (without fold 0), from " in card and "- `tiny_2` (without fold 1), from " in card
     assert "**More networks than these were measured.**" in card and "**Single networks" not in card
+    said = run_pipeline(*place(tmp_path, data_dir), "-p", "EXPERIMENT", "both", "--fresh", check=False)
+    assert "error: the experiment 'both' is a committee of ['tiny', 'tiny_2'], which no training may" in said.stderr
     export_model(output_dir / "both", tmp_path / "model")
     assert len(load_ensemble(tmp_path / "model").models) == 2
