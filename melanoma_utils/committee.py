@@ -29,26 +29,26 @@ def gather_committee(experiment_dir: str | Path, member_dirs: Sequence[str | Pat
     trainings, as a new picture gets it. A member may be named more than once, and then counts as often in both.
 
     Args:
-        experiment_dir: where to make it; a committee that is there is made anew.
+        experiment_dir: where to make it: a folder that is not there yet, or empty.
         member_dirs: folders of experiments with the same folds.csv, as many as there are folds, in the folds' order.
 
     Raises:
         FileNotFoundError: a member is not there, or a fold of it not trained.
-        ValueError: the members are not as many as the folds, or all one; they differ in folds, images or views; a
-            member's predictions do not match its folds.csv; or the folder is that of another experiment.
+        ValueError: the members are not as many as the folds, or all one; two have one name; they differ in folds,
+            images, network or views; a member is damaged; or the folder holds something.
     """
     folder, members = Path(experiment_dir), [Path(path).resolve() for path in member_dirs]
     names = [member.name for member in members]
-    _check_target(folder, members)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds something already: give another folder, or delete it first")
     folds = _check_members(members)
     tables = {source: _average(members, folds, source) for source in SOURCES}
+    loaded = [load_checkpoint(checkpoint_path(member, fold)) for fold, member in enumerate(members)]
+    parameters = [read_json(member / "parameters.json") for member in members]
     folder.mkdir(parents=True, exist_ok=True)
-    for path in [folder / "metrics.json", *folder.glob("fold_*.safetensors")]:
-        path.unlink(missing_ok=True)  # of the committee before; stopped halfway, this one is not whole
     for name in ("folds.csv", PAIRS_FILE, "external_copies.csv"):
         if (members[0] / name).is_file():
             shutil.copyfile(members[0] / name, folder / name)
-    parameters = [read_json(member / "parameters.json") for member in members]
     shared = {key: value for key, value in parameters[0].items() if all(p.get(key) == value for p in parameters)}
     shared |= {"EXPERIMENT": folder.name, COMMITTEE: names}
     write_json(folder / "parameters.json", dict(sorted(shared.items())))
@@ -57,16 +57,8 @@ def gather_committee(experiment_dir: str | Path, member_dirs: Sequence[str | Pat
             if len(df):
                 write_csv(folder / f"{PREDICTIONS[source]}_fold_{fold}.csv", df[df["fold"] == fold])
         shutil.copyfile(member / f"history_fold_{fold}.csv", folder / f"history_fold_{fold}.csv")
-        model, config = load_checkpoint(checkpoint_path(member, fold))
+        model, config = loaded[fold]
         save_checkpoint(checkpoint_path(folder, fold), model, config | {"committee": names})
-
-
-def _check_target(folder: Path, members: Sequence[Path]) -> None:
-    if folder.resolve() in members:
-        raise ValueError(f"{folder} is one of the members, whose files it would replace: give another folder")
-    path = folder / "parameters.json"
-    if folder.is_dir() and any(folder.iterdir()) and not (path.is_file() and COMMITTEE in read_json(path)):
-        raise ValueError(f"{folder} is no committee but something else's folder: give another one")
 
 
 def _check_members(members: Sequence[Path]) -> list[int]:
@@ -79,6 +71,8 @@ def _check_members(members: Sequence[Path]) -> list[int]:
     if len(members) != len(folds) or len(set(members)) < 2:
         raise ValueError(f"{len(set(members))} members named {len(members)} times, wanted {len(folds)}, as many as "
                          "there are folds, and two different ones at least; one may be named more than once")
+    if len({member.name for member in members}) < len(set(members)):
+        raise ValueError("two members have the same name, by which the card tells them apart: rename one folder")
     for fold, member in enumerate(members):
         if not (member / f"history_fold_{fold}.csv").is_file():
             raise FileNotFoundError(f"{member} holds no history_fold_{fold}.csv, which 03_train_fold wrote")
@@ -98,9 +92,10 @@ def _describe(member: Path) -> dict[str, object]:
     config = fill_defaults(read_checkpoint_config(checkpoint_path(member, folds[0])))
     if "committee" in config:
         raise ValueError(f"{member} is a committee itself: name its members")
-    made = {key: config["model"][key] for key in ("image_size", "resize_mode", "clean_steps", "use_metadata")}
-    return {"folds.csv": hash_file(member / "folds.csv"), "store": config["store"], "tta_views": config["tta_views"]} \
-        | made
+    made = {key: config["model"][key] for key in ("arch", "image_size", "resize_mode", "clean_steps", "use_metadata")}
+    store = {key: value for key, value in config["store"].items() if key != "test"}  # there with TEACHERS alone
+    return made | {"folds.csv": hash_file(member / "folds.csv"), "store": store, "tta_views": config["tta_views"],
+                   "metadata_from": config["train"]["metadata_from"]}
 
 
 def _average(members: Sequence[Path], folds: list[int], source: str) -> pd.DataFrame:

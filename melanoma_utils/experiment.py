@@ -113,7 +113,8 @@ def find_trained_folds(experiment_dir: str | Path, *, require_all: bool) -> list
     """Returns the finished folds in order.
 
     Raises:
-        FileNotFoundError: there is no folds.csv, no fold is finished, or with require_all one is not; names those.
+        FileNotFoundError: there is no folds.csv, no fold is finished, or one is not with require_all or
+            in a committee; names those.
         ValueError: a fold was trained on another folds.csv than the one there, or otherwise than another fold.
     """
     folds_path = Path(experiment_dir) / "folds.csv"
@@ -131,7 +132,7 @@ def find_trained_folds(experiment_dir: str | Path, *, require_all: bool) -> list
             raise ValueError(f"fold {fold} in {experiment_dir} was not trained as fold {folds[0]}, so they are no one "
                              f"experiment ({differences}): train it again, or give it another EXPERIMENT")
     missing = sorted(set(range(n_folds)) - set(folds))
-    if not folds or (require_all and missing):
+    if not folds or (missing and (require_all or "committee" in configs[folds[0]])):
         raise FileNotFoundError(f"in {experiment_dir} {len(folds)} of {n_folds} folds are trained, fold "
                                 f"{', '.join(map(str, missing))} not: run 03_train_fold for each first")
     return folds

@@ -148,6 +148,9 @@ def _load_unseen(path: Path, fold: int, config: TrainConfig, folds_sha256: str,
                  names: Sequence[str]) -> LesionClassifier:
     """Returns the model of a checkpoint that has not seen a fold and agrees with our configuration in these names."""
     model, stored = load_checkpoint(path)
+    if "committee" in stored:
+        raise ValueError(f"{path} is of a committee, whose folds are of several trainings: name one of its members, "
+                         f"{', '.join(dict.fromkeys(stored['committee']))}")
     if stored["folds_sha256"] != folds_sha256:
         raise ValueError(f"{path} was trained with another folds.csv, perhaps on images that fold {fold} is scored "
                          "on: take an experiment that has the same one")

@@ -153,7 +153,8 @@ def _tell_training(configs: Mapping[int, Mapping], has_external: bool) -> dict[s
     for name in dict.fromkeys(config["committee"]):
         folds = [fold for fold in configs if config["committee"][fold] == name]
         of_one = configs[folds[0]]
-        lines.append(f"\n- `{name}` (without fold {', '.join(map(str, folds))}), from {_tell_start(of_one)}"
+        without = " and ".join(f"without fold {fold}" for fold in folds)
+        lines.append(f"\n- `{name}` (the network{'s' * (len(folds) > 1)} {without}), from {_tell_start(of_one)}"
                      + _tell_extra_training(of_one, has_external))
     return {"start": 'what "Training data" says of its training', "extra_training": ", in these trainings:\n"
             + "".join(lines), "gap": "\n\n", "measured": COMMITTEE.format(n_models=n_models),

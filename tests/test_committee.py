@@ -66,18 +66,30 @@ def test_each_fold_has_its_member_s_network_and_the_mean_of_all_members_logits(m
         "COMMITTEE": ["one", "another", "one"], "EXPERIMENT": "all", "IMAGE_SIZE": 32}  # the LR is not one for all
 
 
-def test_a_committee_is_made_anew_but_writes_over_nothing_else(members, tmp_path, capsys):
+def test_a_committee_writes_over_nothing(members, tmp_path, capsys):
     one, another = members
-    gather_committee(tmp_path / "all", [one, another, one])
-    write_json(tmp_path / "all" / "metrics.json", {})
     assert main([str(tmp_path / "all"), *map(str, [another, another, one])]) == 0
     assert "a network a fold of another, another, one; next: " in capsys.readouterr().out
-    assert not (tmp_path / "all" / "metrics.json").exists()  # it was about the one before
-    for folder, message in ((one, "is one of the members"), (tmp_path, "something else's folder")):
-        before = checkpoint_path(one, 0).read_bytes()
-        with pytest.raises(ValueError, match=message):
+    for folder in (one, tmp_path / "all", tmp_path):
+        before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        with pytest.raises(ValueError, match="holds something already: give another folder"):
             gather_committee(folder, [one, another, one])
-        assert checkpoint_path(one, 0).read_bytes() == before
+        assert before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_committee_that_lacks_a_fold_is_never_evaluated(members, tmp_path):
+    gather_committee(tmp_path / "all", [*members, members[0]])
+    checkpoint_path(tmp_path / "all", 2).unlink()
+    with pytest.raises(FileNotFoundError, match="2 of 3 folds are trained, fold 2 not"):
+        find_trained_folds(tmp_path / "all", require_all=False)
+
+
+def test_a_damaged_member_leaves_nothing_behind(members, tmp_path):
+    path = checkpoint_path(members[1], 1)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ValueError, match="damaged"):
+        gather_committee(tmp_path / "all", [*members, members[0]])
+    assert not (tmp_path / "all").exists()
 
 
 @pytest.mark.parametrize(("named", "message"), [
@@ -86,6 +98,7 @@ def test_a_committee_is_made_anew_but_writes_over_nothing_else(members, tmp_path
     (["one", "larger", "one"], "larger and one differ in image_size"),
     (["one", "elsewhere", "one"], r"elsewhere and one differ in folds\.csv: "),
     (["one", "unfinished", "one"], r"unfinished 2 of 3 folds are trained, fold 2 not"),
+    (["one", "twin/one", "one"], "two members have the same name"),
     (["one", "nobody", "one"], r"nobody is no trained experiment: it holds no folds\.csv"),
 ])
 def test_members_that_do_not_go_together_are_refused_before_anything_is_written(members, store, folds_df, tmp_path,
@@ -93,6 +106,8 @@ def test_members_that_do_not_go_together_are_refused_before_anything_is_written(
     larger = replace(CONFIG, model=replace(CONFIG.model, image_size=64))
     make_member(tmp_path / "larger", store, folds_df, larger)
     make_member(tmp_path / "elsewhere", store, folds_df.assign(fold=(folds_df["fold"] + 1) % 3))
+    (tmp_path / "twin").mkdir()
+    make_member(tmp_path / "twin" / "one", store, folds_df)
     make_member(tmp_path / "unfinished", store, folds_df, folds=range(2))
     assert main([str(tmp_path / "all"), *(str(tmp_path / name) for name in named)]) == 1
     error = capsys.readouterr().err
@@ -121,7 +136,8 @@ def test_two_trainings_are_evaluated_and_exported_as_one(finished, data_dir, tmp
     metrics = [read_json(output_dir / name / "metrics.json") for name in ("tiny", "both")]
     assert metrics[0]["oof_auc"] == pytest.approx(metrics[1]["oof_auc"])  # the same training twice
     card = (output_dir / "both" / "model_card.md").read_text()
-    assert "- `tiny` (without fold 0), from " in card and "- `tiny_2` (without fold 1), from " in card
+    assert "- `tiny` (the network without fold 0), from " in card
+    assert "- `tiny_2` (the network without fold 1), from " in card
     assert "**More networks than these were measured.**" in card and "**Single networks" not in card
     said = run_pipeline(*place(tmp_path, data_dir), "-p", "EXPERIMENT", "both", "--fresh", check=False)
     assert "error: the experiment 'both' is a committee of ['tiny', 'tiny_2'], which no training may" in said.stderr
