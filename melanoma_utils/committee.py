@@ -4,21 +4,19 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
-from functools import reduce
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from melanoma_utils.blending import blend_scores
 from melanoma_utils.experiment import checkpoint_path, find_trained_folds
 from melanoma_utils.files import hash_file, read_json, write_csv, write_json
-from melanoma_utils.fold_predictions import read_oof
+from melanoma_utils.fold_predictions import OOF_NAMES, read_oof
 from melanoma_utils.folds import SOURCES, read_folds
-from melanoma_utils.leak_audit import PAIRS_FILE
 from melanoma_utils.models import load_checkpoint, read_checkpoint_config, save_checkpoint
-from melanoma_utils.plan import COMMITTEE
+from melanoma_utils.plan import COMMITTEE, LEAVES
 from melanoma_utils.train_config import fill_defaults
-
-PREDICTIONS = {"competition": "oof", "external": "external_oof"}
 
 
 def gather_committee(experiment_dir: str | Path, member_dirs: Sequence[str | Path]) -> None:
@@ -46,7 +44,7 @@ def gather_committee(experiment_dir: str | Path, member_dirs: Sequence[str | Pat
     loaded = [load_checkpoint(checkpoint_path(member, fold)) for fold, member in enumerate(members)]
     parameters = [read_json(member / "parameters.json") for member in members]
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("folds.csv", PAIRS_FILE, "external_copies.csv"):
+    for name in LEAVES["02_create_folds"]:
         if (members[0] / name).is_file():
             shutil.copyfile(members[0] / name, folder / name)
     shared = {key: value for key, value in parameters[0].items() if all(p.get(key) == value for p in parameters)}
@@ -55,7 +53,7 @@ def gather_committee(experiment_dir: str | Path, member_dirs: Sequence[str | Pat
     for fold, member in enumerate(members):
         for source, df in tables.items():
             if len(df):
-                write_csv(folder / f"{PREDICTIONS[source]}_fold_{fold}.csv", df[df["fold"] == fold])
+                write_csv(folder / f"{OOF_NAMES[source]}_fold_{fold}.csv", df[df["fold"] == fold])
         shutil.copyfile(member / f"history_fold_{fold}.csv", folder / f"history_fold_{fold}.csv")
         model, config = loaded[fold]
         save_checkpoint(checkpoint_path(folder, fold), model, config | {"committee": names})
@@ -102,9 +100,8 @@ def _average(members: Sequence[Path], folds: list[int], source: str) -> pd.DataF
     """Returns image_name, patient_id, target, fold, and the mean over the members of the out-of-fold logit."""
     folds_df = read_folds(members[0] / "folds.csv")
     tables = [read_oof(member, folds_df, folds, source) for member in members]
-    logits = [df["logit"] for df in tables]  # all in folds.csv's order
-    return tables[0][["image_name", "patient_id", "target", "fold"]].assign(
-        logit=reduce(pd.Series.add, logits) / len(logits))
+    logits = np.stack([df["logit"] for df in tables], axis=1)  # (N, n_members), all in folds.csv's order
+    return tables[0][["image_name", "patient_id", "target", "fold"]].assign(logit=blend_scores(logits))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

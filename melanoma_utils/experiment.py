@@ -132,7 +132,10 @@ def find_trained_folds(experiment_dir: str | Path, *, require_all: bool) -> list
             raise ValueError(f"fold {fold} in {experiment_dir} was not trained as fold {folds[0]}, so they are no one "
                              f"experiment ({differences}): train it again, or give it another EXPERIMENT")
     missing = sorted(set(range(n_folds)) - set(folds))
-    if not folds or (missing and (require_all or "committee" in configs[folds[0]])):
+    if folds and missing and "committee" in configs[folds[0]]:
+        raise FileNotFoundError(f"{experiment_dir} is a committee that lacks the network of fold "
+                                f"{', '.join(map(str, missing))}: delete it, and gather it again")
+    if not folds or (require_all and missing):
         raise FileNotFoundError(f"in {experiment_dir} {len(folds)} of {n_folds} folds are trained, fold "
                                 f"{', '.join(map(str, missing))} not: run 03_train_fold for each first")
     return folds

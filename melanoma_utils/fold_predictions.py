@@ -13,6 +13,8 @@ from melanoma_utils.inference import PREDICTED, predict_logits, select_samples
 from melanoma_utils.models import load_checkpoint
 from melanoma_utils.openvino_runtime import compile_openvino
 
+OOF_NAMES = {"competition": "oof", "external": "external_oof"}  # source -> how the files of its predictions begin
+
 
 def read_oof(experiment_dir: str | Path, folds_df: pd.DataFrame, folds: list[int],
              source: str = "competition") -> pd.DataFrame:
@@ -42,9 +44,8 @@ def read_fold_predictions(experiment_dir: str | Path, folds: list[int], source: 
         FileNotFoundError: those of a fold are not there.
         ValueError: an image is predicted twice, or a logit is not a finite number.
     """
-    name = {"competition": "oof", "external": "external_oof"}[source]
-    oof_df = pd.concat([_read_predictions(Path(experiment_dir) / f"{name}_fold_{fold}.csv") for fold in folds],
-                       ignore_index=True)
+    paths = [Path(experiment_dir) / f"{OOF_NAMES[source]}_fold_{fold}.csv" for fold in folds]
+    oof_df = pd.concat([_read_predictions(path) for path in paths], ignore_index=True)
     _refuse(oof_df["image_name"][oof_df["image_name"].duplicated()], "images are predicted twice", experiment_dir)
     return oof_df
 

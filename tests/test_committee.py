@@ -28,13 +28,14 @@ CONFIG = TrainConfig(model=ModelConfig("timm/test_resnet", image_size=32), n_epo
 
 
 def make_member(folder, store, folds_df, config=CONFIG, folds=range(3)):
-    """Makes an experiment of three folds with untrained networks, random logits and other rows in each file."""
+    """Makes an experiment of three folds with untrained networks, random logits and the rows of each file shuffled."""
     folder.mkdir()
     write_folds(folder / "folds.csv", folds_df)
     write_json(folder / "parameters.json", {"EXPERIMENT": folder.name, "IMAGE_SIZE": 32, "LR": config.lr})
     rng = np.random.default_rng(len(folder.name))
     for fold in folds:
-        oof_df = folds_df[folds_df["fold"] == fold][["image_name", "patient_id", "target", "fold"]].sample(frac=1)
+        oof_df = folds_df[folds_df["fold"] == fold].sample(frac=1, random_state=0)
+        oof_df = oof_df[["image_name", "patient_id", "target", "fold"]]
         description = describe_training(config, fold, folder / "folds.csv", store, 1)
         save_fold(folder, description, build_model(config.model), pd.DataFrame({"epoch": [1]}),
                   oof_df.assign(logit=rng.normal(size=len(oof_df)).astype(np.float32)), oof_df[:0])
@@ -80,7 +81,7 @@ def test_a_committee_writes_over_nothing(members, tmp_path, capsys):
 def test_a_committee_that_lacks_a_fold_is_never_evaluated(members, tmp_path):
     gather_committee(tmp_path / "all", [*members, members[0]])
     checkpoint_path(tmp_path / "all", 2).unlink()
-    with pytest.raises(FileNotFoundError, match="2 of 3 folds are trained, fold 2 not"):
+    with pytest.raises(FileNotFoundError, match="a committee that lacks the network of fold 2: delete it"):
         find_trained_folds(tmp_path / "all", require_all=False)
 
 
