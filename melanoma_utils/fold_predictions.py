@@ -1,6 +1,6 @@
 """What the folds' models say, as tables in an experiment's folder: of the images left out, of the test images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from melanoma_utils.experiment import checkpoint_path, find_trained_folds
 from melanoma_utils.files import hash_file, hash_table, read_json, write_csv, write_json
 from melanoma_utils.image_store import ImageStore, check_made_alike
 from melanoma_utils.inference import PREDICTED, predict_logits, select_samples
-from melanoma_utils.models import load_checkpoint
+from melanoma_utils.models import load_checkpoint, read_checkpoint_config
 from melanoma_utils.openvino_runtime import compile_openvino
 
 OOF_NAMES = {"competition": "oof", "external": "external_oof"}  # source -> how the files of its predictions begin
@@ -117,6 +117,15 @@ def read_test_fold(experiment_dir: str | Path, fold: int) -> pd.DataFrame:
     if made_from.get("checkpoint_sha256") != hash_file(checkpoint_path(experiment_dir, fold)):
         raise ValueError(f"{path} is not of the model that is there now: run 05_predict_test again")
     return _read_predictions(path)
+
+
+def match_oof(experiment_dir: str | Path, folds: Sequence[int], tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Returns the folds' tables (image_name, logit) of new images as out-of-fold logits were made: by one network each,
+    in a committee by the mean of the networks, which every fold then has."""
+    config = read_checkpoint_config(checkpoint_path(experiment_dir, folds[0]))
+    if "committee" not in config:
+        return list(tables)
+    return [pd.concat(tables).groupby("image_name", as_index=False)["logit"].mean()] * len(tables)
 
 
 def _matches(path: Path, made_from: dict) -> bool:

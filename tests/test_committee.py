@@ -17,7 +17,7 @@ from melanoma_utils.experiment import (
 )
 from melanoma_utils.export import export_model
 from melanoma_utils.files import read_json, write_json
-from melanoma_utils.fold_predictions import read_fold_predictions
+from melanoma_utils.fold_predictions import match_oof, read_fold_predictions
 from melanoma_utils.folds import write_folds
 from melanoma_utils.models import ModelConfig, build_model, load_checkpoint
 from melanoma_utils.predict import load_ensemble
@@ -122,6 +122,16 @@ def test_a_committee_of_committees_and_a_stress_test_of_one_are_refused(members,
         gather_committee(tmp_path / "more", [one, tmp_path / "all", one])
     with pytest.raises(ValueError, match="ask about one of its members, one, another"):
         predict_variants(tmp_path / "all", store, folds_df, {0: store.images})
+
+
+def test_a_second_stage_reads_the_mean_in_a_committee_and_the_single_logits_elsewhere(members, tmp_path):
+    gather_committee(tmp_path / "all", [*members, members[0]])
+    tables = [pd.DataFrame({"image_name": ["a", "b"], "logit": [1.0, 2.0]}),
+              pd.DataFrame({"image_name": ["b", "a"], "logit": [4.0, -3.0]}),
+              pd.DataFrame({"image_name": ["a", "b"], "logit": [5.0, 3.0]})]
+    assert all(df is table for df, table in zip(match_oof(members[0], [0, 1, 2], tables), tables, strict=True))
+    means = [df.set_index("image_name")["logit"].to_dict() for df in match_oof(tmp_path / "all", [0, 1, 2], tables)]
+    assert means == [{"a": 1.0, "b": 3.0}] * 3
 
 
 def test_two_trainings_are_evaluated_and_exported_as_one(finished, data_dir, tmp_path):
