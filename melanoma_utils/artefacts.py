@@ -14,7 +14,8 @@ def add_artefacts(images: torch.Tensor, share: float) -> torch.Tensor:
     """Returns images of which about a share carry something drawn: half of them a dark round frame or a vignette, the
     others bars at two sides, a ruler or a pen mark, equally often.
 
-    It draws from torch's global random generator on the images' device.
+    It draws from torch's global random generators, which pictures on the processor, so that nobody waits for a GPU, and
+    what on the images' device.
 
     Args:
         images: (N, 3, H, W) in 0..1, H = W.
@@ -23,11 +24,12 @@ def add_artefacts(images: torch.Tensor, share: float) -> torch.Tensor:
     if not share:
         return images
     images = images.clone(memory_format=torch.channels_last)
-    kinds = (torch.rand(len(images), device=images.device) * KINDS / share).long()  # KINDS and more: as it is
+    kinds = (torch.rand(len(images)) * KINDS / share).long()  # KINDS and more: as it is
     for draw, own in ((_draw_random_frames, kinds < 3), (_draw_bars, kinds == 3), (_draw_rulers, kinds == 4),
                       (_draw_pen_marks, kinds == 5)):
-        if own.any():
-            images[own] = draw(images[own])
+        rows = own.nonzero().flatten().to(images.device, non_blocking=True)
+        if len(rows):
+            images[rows] = draw(images[rows])
     return images
 
 

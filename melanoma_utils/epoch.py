@@ -1,6 +1,7 @@
 """One epoch, by one process or by all that train a fold together."""
 
 import functools
+import itertools
 import math
 import os
 import re
@@ -23,6 +24,7 @@ from melanoma_utils.transforms import resize_batch, to_float
 
 NO_MEMORY = "can't allocate memory|CUDA error: out of memory|STATUS_ALLOC_FAILED"  # where it is no OutOfMemoryError
 N_UNREAD = 8  # steps on a GPU after which losses are read
+AHEAD_PIXELS = 2**24  # of batches augmented in one call on a GPU: 200 MB as float32, a few times that at work
 
 
 def build_accelerator(device: str) -> Accelerator:
@@ -129,8 +131,9 @@ def _make_batches(samples: Samples, parts: Sequence[np.ndarray], device: torch.d
                   prepare: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[tuple[torch.Tensor | None, ...]]:
     """Yields the images of each part, prepared, with their metadata, targets and diagnoses, on the device.
 
-    While a GPU still trains on one part, a thread reads the next and a CUDA stream of its own prepares it (in "fp16" it
-    is prepared afterwards: the scaler waits for each step).
+    On a GPU several parts, `AHEAD_PIXELS` at most or one, are prepared in one call, for it is the calls that take
+    time there. While it still trains on these, a thread reads the next and a CUDA stream of its own prepares them (in
+    "fp16" they are prepared afterwards: the scaler waits for each step).
     """
     if device.type == "cpu":
         for part in parts:
@@ -138,19 +141,23 @@ def _make_batches(samples: Samples, parts: Sequence[np.ndarray], device: torch.d
             yield prepare(images), *values
         return
     training, stream = torch.cuda.current_stream(device), _get_side_stream(device)
+    n_parts = max(1, AHEAD_PIXELS // (len(parts[0]) * math.prod(samples.images.shape[1:3])))
+    groups = [parts[i:i + n_parts] for i in range(0, len(parts), n_parts)]
     with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(_read_pinned, samples, parts[0], device)
-        for part in [*parts[1:], None]:
+        ahead = pool.submit(_read_pinned, samples, np.concatenate(groups[0]), device)
+        for group, following in itertools.zip_longest(groups, groups[1:]):
             images, *values = ahead.result()
-            if part is not None:
-                ahead = pool.submit(_read_pinned, samples, part, device)
+            if following is not None:
+                ahead = pool.submit(_read_pinned, samples, np.concatenate(following), device)
             with torch.cuda.stream(stream):
-                batch = prepare(images), *(v if v is None else v.to(device, non_blocking=True) for v in values)
+                tensors = prepare(images), *(v if v is None else v.to(device, non_blocking=True) for v in values)
             training.wait_stream(stream)
-            for tensor in batch:
+            for tensor in tensors:
                 if tensor is not None:
                     tensor.record_stream(training)  # its memory is not taken again before training is done with it
-            yield batch
+            sizes = [len(part) for part in group]
+            yield from zip(*([None] * len(sizes) if tensor is None else tensor.split(sizes) for tensor in tensors),
+                           strict=True)
 
 
 @functools.cache

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -335,8 +336,10 @@ def test_training_on_a_gpu(store, folds_df, tmp_path, precision):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("n_parts", [1, 4, 100])
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
-def test_a_gpu_gets_the_batches_that_a_processor_gets(store):
+def test_a_gpu_gets_the_batches_that_a_processor_gets(store, n_parts, monkeypatch):
+    monkeypatch.setattr(epoch, "AHEAD_PIXELS", n_parts * 4 * math.prod(store.images.shape[1:3]))
     samples = Samples(store.images, np.arange(20), np.random.default_rng(0).random((20, 12), dtype=np.float32),
                       np.arange(20, dtype=np.float32), np.arange(20))
     parts = np.array_split(np.random.default_rng(0).permutation(20), 6)
