@@ -233,13 +233,14 @@ with right:
         st.error(f"Cannot assess this picture, because {'; '.join(objections)}.", icon=":material/block:")
         if not st.checkbox("Show the number all the same", key=f"overrule_{key}"):
             st.stop()
-    person = tuple(person_df.iloc[0])
-    with st.spinner("Asking the models …"):
+    person, said = tuple(person_df.iloc[0]), st.empty()
+    with said, st.spinner("Asking the models …"):  # in the place of what was said of the picture before
         answer = common.remember("lesion_answer", (key, id(assessor), person), lambda: ask_models(
             assessor, image[None], person_df).logits[0])  # (n_models,)
-    for warning in common.find_warnings(assessor, [min(picture.shape[:2])]):
-        st.warning(warning)
-    show_answer(assessor, answer, point, prevalence)
+    with said.container():
+        for warning in common.find_warnings(assessor, [min(picture.shape[:2])]):
+            st.warning(warning)
+        show_answer(assessor, answer, point, prevalence)
 st.markdown(ADVICE)
 show_people(point, prevalence)
 show_position(assessor, float(answer.mean()), point, prevalence)
