@@ -179,10 +179,14 @@ def remember(slot: str, key: Hashable, make: Callable[[], T]) -> T:
 
     One result a slot is kept, in this session alone: it goes with the tab.
     """
-    kept = st.session_state.get(slot)
-    if kept is None or kept[0] != key:
-        st.session_state[slot] = kept = (key, make())
-    return kept[1]
+    if not is_remembered(slot, key):
+        st.session_state[slot] = (key, make())
+    return st.session_state[slot][1]
+
+
+def is_remembered(slot: str, key: Hashable) -> bool:
+    """Returns whether `remember` would return what it kept, without calling anything."""
+    return slot in st.session_state and st.session_state[slot][0] == key
 
 
 @st.cache_resource

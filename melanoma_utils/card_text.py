@@ -236,5 +236,5 @@ COMMITTEE = """**More networks than these were measured.** Out of fold an image 
   fold; of all these the {n_models} here are kept, one a fold. So a new picture gets the mean over the same trainings,
   but of networks that have seen different parts of the data. What that changes was not measured."""
 HALF = """**Half precision.** The weights in this folder are those described below, rounded to 16 bits: half the size,
-and logits that differ a little from theirs (`14_stress_test` measures by how much). The figures are about the weights
-before that."""
+and logits that differ a little from theirs (`14_stress_test` measures by how much, of one training at a time). The
+figures are about the weights before that."""

@@ -24,7 +24,7 @@ from melanoma_utils.transforms import resize_batch, to_float
 
 NO_MEMORY = "can't allocate memory|CUDA error: out of memory|STATUS_ALLOC_FAILED"  # where it is no OutOfMemoryError
 N_UNREAD = 8  # steps on a GPU after which losses are read
-AHEAD_PIXELS = 2**24  # of batches augmented in one call on a GPU: 200 MB as float32, a few times that at work
+AHEAD_BATCHES, AHEAD_PIXELS = 4, 2**24  # at most these are augmented in one call on a GPU, or one batch
 
 
 def build_accelerator(device: str) -> Accelerator:
@@ -131,18 +131,30 @@ def _make_batches(samples: Samples, parts: Sequence[np.ndarray], device: torch.d
                   prepare: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[tuple[torch.Tensor | None, ...]]:
     """Yields the images of each part, prepared, with their metadata, targets and diagnoses, on the device.
 
-    On a GPU several parts, `AHEAD_PIXELS` at most or one, are prepared in one call, for it is the calls that take
-    time there. While it still trains on these, a thread reads the next and a CUDA stream of its own prepares them (in
-    "fp16" they are prepared afterwards: the scaler waits for each step).
+    On a GPU several parts are prepared in one call, for it is the calls that take time there: in a CUDA stream of their
+    own, and always one group ahead of the training.
     """
     if device.type == "cpu":
         for part in parts:
             images, *values = _read(samples, part)
             yield prepare(images), *values
         return
-    training, stream = torch.cuda.current_stream(device), _get_side_stream(device)
-    n_parts = max(1, AHEAD_PIXELS // (len(parts[0]) * math.prod(samples.images.shape[1:3])))
-    groups = [parts[i:i + n_parts] for i in range(0, len(parts), n_parts)]
+    training = torch.cuda.current_stream(device)
+    groups = _group_parts(parts, math.prod(samples.images.shape[1:3]))
+    prepared = _prepare_groups(samples, groups, device, prepare)
+    for (group, tensors, is_ready), _ in itertools.pairwise(itertools.chain(prepared, [None])):
+        training.wait_event(is_ready)
+        for tensor in tensors:
+            if tensor is not None:
+                tensor.record_stream(training)  # its memory is not taken again before training is done with it
+        yield from _split_group(tensors, group)
+
+
+def _prepare_groups(samples: Samples, groups: Sequence[Sequence[np.ndarray]], device: torch.device,
+                    prepare: Callable[[torch.Tensor], torch.Tensor]
+                    ) -> Iterator[tuple[Sequence[np.ndarray], tuple[torch.Tensor | None, ...], torch.cuda.Event]]:
+    """Yields each group of parts, its tensors on a GPU, and what tells that they are there; a thread reads ahead."""
+    stream = _get_side_stream(device)
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(_read_pinned, samples, np.concatenate(groups[0]), device)
         for group, following in itertools.zip_longest(groups, groups[1:]):
@@ -151,13 +163,27 @@ def _make_batches(samples: Samples, parts: Sequence[np.ndarray], device: torch.d
                 ahead = pool.submit(_read_pinned, samples, np.concatenate(following), device)
             with torch.cuda.stream(stream):
                 tensors = prepare(images), *(v if v is None else v.to(device, non_blocking=True) for v in values)
-            training.wait_stream(stream)
-            for tensor in tensors:
-                if tensor is not None:
-                    tensor.record_stream(training)  # its memory is not taken again before training is done with it
-            sizes = [len(part) for part in group]
-            yield from zip(*([None] * len(sizes) if tensor is None else tensor.split(sizes) for tensor in tensors),
-                           strict=True)
+                is_ready = torch.cuda.Event()
+                is_ready.record()
+            yield group, tensors, is_ready
+
+
+def _group_parts(parts: Sequence[np.ndarray], n_pixels: int) -> list[Sequence[np.ndarray]]:
+    """Returns the parts in groups of `AHEAD_BATCHES` and `AHEAD_PIXELS` at most, or one by one.
+
+    Args:
+        parts: samples of each batch.
+        n_pixels: of an image.
+    """
+    n = max(1, min(AHEAD_BATCHES, AHEAD_PIXELS // (len(parts[0]) * n_pixels)))
+    return [parts[i:i + n] for i in range(0, len(parts), n)]
+
+
+def _split_group(tensors: Sequence[torch.Tensor | None], group: Sequence[np.ndarray]
+                 ) -> Iterator[tuple[torch.Tensor | None, ...]]:
+    """Yields views of a group's tensors, the rows of each of its parts."""
+    sizes = [len(part) for part in group]
+    return zip(*([None] * len(sizes) if tensor is None else tensor.split(sizes) for tensor in tensors), strict=True)
 
 
 @functools.cache

@@ -12,9 +12,9 @@ trained to tell melanomas from other lesions; it gives a probability, never a di
   page *Model* has its measured figures, and *Streamlit/model/README.md* its model card.
 - A probability holds for people among whom so many lesions are melanomas as the sidebar says. The same picture means
   less in a screening of everybody than among lesions that a doctor has sent on.
-- The thresholds were chosen to find 90, 95 or 98 of 100 melanomas among pictures that the
-  models had not seen, from the answers of single models; the mean of five, which is shown here, may find a few more or
-  fewer.
+- The thresholds were chosen to find 90, 95 or 98 of 100 melanomas among pictures of patients whom the models had not
+  seen. There the answer is the mean of one model of each of three trainings, two of which count twice; here it is the
+  mean of the five shipped ones of these trainings, which may find a few more or fewer.
 
 #### What it is not
 - **Not a medical device.** Nobody has tested it on patients. It must not decide about a person.

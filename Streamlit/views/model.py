@@ -43,8 +43,8 @@ def show_headline(metrics: dict) -> None:
                   "how often a melanoma's score is above that of a benign lesion")
         st.metric("95 % interval", f"{metrics['oof_auc_low']:.3f}–{metrics['oof_auc_high']:.3f}", width="content")
         st.metric("Patients", f"{metrics['n_patients']:,}", width="content")
-    st.caption(f"{metrics['n_images']:,} images, {metrics['n_melanomas']:,} of them melanomas, each scored by a "
-               f"network that had not seen its patient. Source: {metrics['source']}.")
+    st.caption(f"{metrics['n_images']:,} images, {metrics['n_melanomas']:,} of them melanomas, each scored by "
+               f"networks that had not seen its patient. Source: {metrics['source']}.")
     if metrics["is_synthetic"]:
         st.warning("These pictures are drawn by a program: the figures say that it works, and nothing about skin.")
 
@@ -101,7 +101,7 @@ def show_reliability(assessor: Assessor, prevalence: float, key: tuple) -> None:
         targets, logits, groups, assessor.calibration.method, prevalence))}
     st.markdown("Of all lesions that are told 5 %, 5 in 100 should be melanomas. Each image is calibrated here by a "
                 "curve fitted without its patient, and weighted to the share of melanomas in the sidebar; “before” "
-                "is what the network itself would say.")
+                "is what the networks themselves would say.")
     title = f"Reliability among people with {100 * prevalence:.3g} % melanomas"
     show_chart("reliability", key, lambda: plot_reliability(
         {name: reliability.compute_reliability(targets, p, prevalence) for name, p in probs.items()}, title,

@@ -165,7 +165,7 @@ def show_position(assessor: Assessor, logit: float, point: pd.Series, prevalence
     *probs, prob, threshold = to_probs(assessor, [*scores_df["logit"], logit, point["threshold"]], prevalence)
     benign, melanomas = (format_count(share) for share in rank_among(scores_df, logit))
     text = f"Of 100 benign lesions of the training data {benign} score lower than this picture, of 100 melanomas " \
-           f"{melanomas}; each was scored by a model that had not seen its patient."
+           f"{melanomas}; each was scored by models that had not seen its patient."
     st.markdown(text)
     key = id(assessor), logit, threshold, prevalence, common.is_dark()
     chart = common.remember("lesion_chart", key, lambda: common.encode_chart(plot_score_position(
@@ -227,21 +227,25 @@ with left:
     st.image(picture, output_format="JPEG", width="stretch", alt="the picture that is assessed")
     st.caption("Drawn by this program, not a photograph." if key in EXAMPLES else common.escape(file.name))
     person_df = pick_person(assessor, file)
+asked = key, id(assessor), tuple(person_df.iloc[0])
+is_kept = common.is_remembered("lesion_answer", asked)
+below = st.container() if is_kept else st.empty()  # which takes away what was said of the picture before
 with right:
     objections = common.remember("lesion_objections", key, lambda: common.find_objections(picture))
     if objections:
         st.error(f"Cannot assess this picture, because {'; '.join(objections)}.", icon=":material/block:")
         if not st.checkbox("Show the number all the same", key=f"overrule_{key}"):
             st.stop()
-    person, said = tuple(person_df.iloc[0]), st.empty()
-    with said, st.spinner("Asking the models …"):  # in the place of what was said of the picture before
-        answer = common.remember("lesion_answer", (key, id(assessor), person), lambda: ask_models(
-            assessor, image[None], person_df).logits[0])  # (n_models,)
+    said = st.empty()
+    with said, st.spinner("Asking the models …"):  # where the number of the picture before stood
+        answer = common.remember("lesion_answer", asked,
+                                 lambda: ask_models(assessor, image[None], person_df).logits[0])  # (n_models,)
     with said.container():
         for warning in common.find_warnings(assessor, [min(picture.shape[:2])]):
             st.warning(warning)
         show_answer(assessor, answer, point, prevalence)
-st.markdown(ADVICE)
-show_people(point, prevalence)
-show_position(assessor, float(answer.mean()), point, prevalence)
-show_saliency(assessor, (key, id(assessor)), image, picture)
+with below if is_kept else below.container():
+    st.markdown(ADVICE)
+    show_people(point, prevalence)
+    show_position(assessor, float(answer.mean()), point, prevalence)
+    show_saliency(assessor, (key, id(assessor)), image, picture)
