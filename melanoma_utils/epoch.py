@@ -1,12 +1,9 @@
 """One epoch, by one process or by all that train a fold together."""
 
-import functools
-import itertools
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 
@@ -17,6 +14,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast
 from torch import nn
 
+from melanoma_utils.batches import make_batches
 from melanoma_utils.inference import PREDICTED, Samples, autocast, predict_logits
 from melanoma_utils.models import LesionClassifier
 from melanoma_utils.objective import Objective
@@ -24,7 +22,6 @@ from melanoma_utils.transforms import resize_batch, to_float
 
 NO_MEMORY = "can't allocate memory|CUDA error: out of memory|STATUS_ALLOC_FAILED"  # where it is no OutOfMemoryError
 N_UNREAD = 8  # steps on a GPU after which losses are read
-AHEAD_BATCHES, AHEAD_PIXELS = 4, 2**24  # at most these are augmented in one call on a GPU, or one batch
 
 
 def build_accelerator(device: str) -> Accelerator:
@@ -110,7 +107,7 @@ def train_epoch(objective: Objective, samples: Samples, optimizer: torch.optim.O
     device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
     parts = np.array_split(order, n_batches)
     record = _Record(n_batches, optimizer, n_unread=1 if device.type == "cpu" else N_UNREAD)
-    batches = _make_batches(samples, [part[rank::world] for part in parts], device,
+    batches = make_batches(samples, [part[rank::world] for part in parts], device,
                             lambda images: augment(resize_batch(to_float(images, str(device)), image_size)))
     with closing(batches), advise_batch_size(len(parts[0])):
         for part, (images, *values) in zip(parts, batches, strict=True):
@@ -125,84 +122,6 @@ def train_epoch(objective: Objective, samples: Samples, optimizer: torch.optim.O
         for buffer in objective.buffers():
             broadcast(buffer, from_process=0)
     return sum(loss * len(part) for loss, part in zip(losses, parts, strict=True)) / len(order)
-
-
-def _make_batches(samples: Samples, parts: Sequence[np.ndarray], device: torch.device,
-                  prepare: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[tuple[torch.Tensor | None, ...]]:
-    """Yields the images of each part, prepared, with their metadata, targets and diagnoses, on the device.
-
-    On a GPU several parts are prepared in one call, for it is the calls that take time there: in a CUDA stream of their
-    own, and always one group ahead of the training.
-    """
-    if device.type == "cpu":
-        for part in parts:
-            images, *values = _read(samples, part)
-            yield prepare(images), *values
-        return
-    training = torch.cuda.current_stream(device)
-    groups = _group_parts(parts, math.prod(samples.images.shape[1:3]))
-    prepared = _prepare_groups(samples, groups, device, prepare)
-    for (group, tensors, is_ready), _ in itertools.pairwise(itertools.chain(prepared, [None])):
-        training.wait_event(is_ready)
-        for tensor in tensors:
-            if tensor is not None:
-                tensor.record_stream(training)  # its memory is not taken again before training is done with it
-        yield from _split_group(tensors, group)
-
-
-def _prepare_groups(samples: Samples, groups: Sequence[Sequence[np.ndarray]], device: torch.device,
-                    prepare: Callable[[torch.Tensor], torch.Tensor]
-                    ) -> Iterator[tuple[Sequence[np.ndarray], tuple[torch.Tensor | None, ...], torch.cuda.Event]]:
-    """Yields each group of parts, its tensors on a GPU, and what tells that they are there; a thread reads ahead."""
-    stream = _get_side_stream(device)
-    with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(_read_pinned, samples, np.concatenate(groups[0]), device)
-        for group, following in itertools.zip_longest(groups, groups[1:]):
-            images, *values = ahead.result()
-            if following is not None:
-                ahead = pool.submit(_read_pinned, samples, np.concatenate(following), device)
-            with torch.cuda.stream(stream):
-                tensors = prepare(images), *(v if v is None else v.to(device, non_blocking=True) for v in values)
-                is_ready = torch.cuda.Event()
-                is_ready.record()
-            yield group, tensors, is_ready
-
-
-def _group_parts(parts: Sequence[np.ndarray], n_pixels: int) -> list[Sequence[np.ndarray]]:
-    """Returns the parts in groups of `AHEAD_BATCHES` and `AHEAD_PIXELS` at most, or one by one.
-
-    Args:
-        parts: samples of each batch.
-        n_pixels: of an image.
-    """
-    n = max(1, min(AHEAD_BATCHES, AHEAD_PIXELS // (len(parts[0]) * n_pixels)))
-    return [parts[i:i + n] for i in range(0, len(parts), n)]
-
-
-def _split_group(tensors: Sequence[torch.Tensor | None], group: Sequence[np.ndarray]
-                 ) -> Iterator[tuple[torch.Tensor | None, ...]]:
-    """Yields views of a group's tensors, the rows of each of its parts."""
-    sizes = [len(part) for part in group]
-    return zip(*([None] * len(sizes) if tensor is None else tensor.split(sizes) for tensor in tensors), strict=True)
-
-
-@functools.cache
-def _get_side_stream(device: torch.device) -> torch.cuda.Stream:
-    """Returns the same stream for each epoch: what was allocated on another one would not be used again."""
-    return torch.cuda.Stream(device)
-
-
-def _read(samples: Samples, part: np.ndarray) -> tuple[torch.Tensor | None, ...]:
-    """Returns the (B, H, W, 3) uint8 images of a part, and its metadata, targets and diagnoses."""
-    arrays = [samples.images[samples.rows[part]], *(values if values is None else values[part] for values in (
-        samples.metadata, samples.targets, samples.diagnoses))]
-    return tuple(values if values is None else torch.from_numpy(values) for values in arrays)
-
-
-def _read_pinned(samples: Samples, part: np.ndarray, device: torch.device) -> tuple[torch.Tensor | None, ...]:
-    """Does `_read` into memory from which a GPU copies by itself."""
-    with torch.cuda.device(device):  # a thread begins with the first GPU
-        return tuple(values if values is None else values.pin_memory() for values in _read(samples, part))
 
 
 class _Record:

@@ -2,119 +2,21 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import common
+import lesion_input
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 if TYPE_CHECKING:
-    from melanoma_utils.archives import MemoryFile
     from melanoma_utils.assessment import Assessor
 
-EXAMPLES = {"Drawn lesion 1": {"draw_seed": 20, "atypia": -1.6, "pigment": 0.0, "mole_size": 0.4},
-            "Drawn lesion 2": {"draw_seed": 22, "atypia": 1.2, "pigment": 0.4},
-            "Drawn lesion 3": {"draw_seed": 21, "atypia": 3.6, "pigment": 0.9}}
-EXAMPLE_SIDE = 640  # pixels
-STYLE = {"skin": 0.0, "hue": 0.0, "pattern": 0.8, "mole_size": 0.8, "copy_of": ""}
-UNKNOWN, NO_BREAK = "unknown", "\u00a0"
+NO_BREAK = "\u00a0"
 ADVICE = ("**Whatever the number:** a lesion that is new, changes, bleeds, itches, looks unlike the others or worries "
           "somebody goes to a doctor. The model looks for melanoma alone; it does not know basal cell carcinoma, "
           "squamous cell carcinoma and other diseases.")
-
-
-# ---- what is looked at
-
-
-def pick_source() -> tuple[str, Callable[[], MemoryFile]] | tuple[None, None]:
-    """Returns a key of the picture chosen and what gives its file, (None, None) where none is chosen yet."""
-    taken = st.session_state.setdefault("uploads_taken", 0)  # a new key empties the uploader
-    upload = st.file_uploader(f"A dermoscopy picture: JPEG, PNG or DICOM, up to {common.MAX_MEGABYTES} MB",
-                              common.PICTURE_TYPES, key=f"upload_{taken}", max_upload_size=common.MAX_MEGABYTES,
-                              on_change=take_upload)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown("or try a", width="content")
-        for name in EXAMPLES:
-            st.button(name.lower(), key=name, on_click=take_example, args=(name,))
-        has_camera = st.toggle("Camera", key="camera_on", on_change=take_camera)
-    if has_camera:
-        upload = st.camera_input("Take a picture", key="camera")
-    name = st.session_state.get("example")
-    if name:
-        return name, lambda: draw_example(name)
-    return (upload.file_id, lambda: common.check_upload(upload)) if upload else (None, None)
-
-
-def take_upload() -> None:
-    """Lets the example and the camera go."""
-    st.session_state.update(example=None, camera_on=False)
-
-
-def take_camera() -> None:
-    """Lets the example go."""
-    st.session_state["example"] = None
-
-
-def take_example(name: str) -> None:
-    """Takes a drawn example, and lets the upload and the camera go."""
-    st.session_state.update(example=name, camera_on=False, uploads_taken=st.session_state["uploads_taken"] + 1)
-
-
-def draw_example(name: str) -> MemoryFile:
-    """Returns a drawn lesion as a JPEG file in memory."""
-    from PIL import Image
-
-    from melanoma_utils.archives import MemoryFile
-    from melanoma_utils.drawing import draw_image
-
-    buffer = io.BytesIO()
-    Image.fromarray(draw_image(STYLE | EXAMPLES[name], EXAMPLE_SIDE)[0]).save(buffer, "JPEG", quality=92)
-    return MemoryFile(f"{name}.jpg", buffer.getvalue())
-
-
-def pick_person(assessor: Assessor, file: MemoryFile) -> pd.DataFrame:
-    """Returns a table of one row: sex, age and site as they are entered, missing where unknown."""
-    from melanoma_utils.competition import METADATA_COLUMNS, SEXES, SITES
-
-    if not common.uses_metadata(assessor):
-        st.caption("This model looks at the picture alone; sex, age and site would make no difference.")
-        return pd.DataFrame([dict.fromkeys(METADATA_COLUMNS)])
-    with st.expander("Sex, age and site, as far as known"):
-        if file.suffix.lower() == ".dcm":
-            st.button("Take them from the DICOM file", key="from_header", on_click=read_header, args=(file,))
-            for problem in st.session_state.get("header_problems", ()):
-                st.caption(common.escape(problem))
-        left, middle, right = st.columns(3)
-        sex = left.selectbox("Sex", (UNKNOWN, *SEXES), key="sex")
-        age = middle.number_input("Age, years", 0, 120, None, key="age", placeholder=UNKNOWN)
-        site = right.selectbox("Site", (UNKNOWN, *SITES), key="site")
-    known = [value for value in (sex, f"{age} years" if age is not None else UNKNOWN, site) if value != UNKNOWN]
-    st.caption(f"Counted in: {', '.join(known)}." if known else "Sex, age and site count as unknown.")
-    row = [None if value == UNKNOWN else value for value in (sex, age, site)]
-    return pd.DataFrame([dict(zip(METADATA_COLUMNS, row, strict=True))])
-
-
-def forget_person() -> None:
-    """Empties what was entered of the person in the picture before."""
-    st.session_state.update(sex=UNKNOWN, age=None, site=UNKNOWN, header_problems=[])
-
-
-def read_header(file: MemoryFile) -> None:
-    """Enters what a DICOM file's header says of the person, where that is something the model knows; what it does not
-    say stays as it is."""
-    from melanoma_utils.competition import METADATA_COLUMNS
-    from melanoma_utils.patient_table import describe_pictures, read_headers
-
-    known_df, problems = describe_pictures([file.name], None, headers_df=read_headers({file.name: file}))
-    told = dict(zip(("sex", "age", "site"), known_df[list(METADATA_COLUMNS)].iloc[0], strict=True))
-    st.session_state.update({key: int(value) if key == "age" else value for key, value in told.items()
-                             if not pd.isna(value)} | {"header_problems": problems})
-
-
-# ---- what is said of it
 
 
 def show_answer(assessor: Assessor, logits: np.ndarray, point: pd.Series, prevalence: float) -> None:
@@ -206,7 +108,7 @@ def show_saliency(assessor: Assessor, key: tuple, image: np.ndarray, picture: np
 st.title("One lesion", anchor=False)
 st.caption("A dermoscopy picture in, the probability of a melanoma out. Nothing is stored: what you upload stays in "
            "the memory of the computer that runs this app and is let go after you close the page.")
-key, make_file = pick_source()
+key, make_file = lesion_input.pick_source()
 assessor = common.get_assessor(common.pick_model_dir())
 prevalence, point = common.pick_prevalence(assessor), common.pick_operating_point(assessor)
 if key is None:
@@ -221,12 +123,12 @@ try:
 except ValueError as error:
     common.show_refusal(error)
     st.stop()
-common.remember("lesion_person", key, forget_person)
+common.remember("lesion_person", key, lesion_input.forget_person)
 left, right = st.columns(2, gap="medium")
 with left:
     st.image(picture, output_format="JPEG", width="stretch", alt="the picture that is assessed")
-    st.caption("Drawn by this program, not a photograph." if key in EXAMPLES else common.escape(file.name))
-    person_df = pick_person(assessor, file)
+    st.caption("Drawn by this program, not a photograph." if key in lesion_input.EXAMPLES else common.escape(file.name))
+    person_df = lesion_input.pick_person(assessor, file)
 asked = key, id(assessor), tuple(person_df.iloc[0])
 is_kept = common.is_remembered("lesion_answer", asked)
 below = st.container() if is_kept else st.empty()  # which takes away what was said of the picture before
