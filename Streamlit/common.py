@@ -29,6 +29,7 @@ MAX_SIDE = 1024  # of a picture as it is shown and looked at by the input gate, 
 PICTURE_TYPES = ("jpg", "jpeg", "png", "dcm")
 SETTINGS = ("model", "prevalence", "sensitivity")  # keys of what the sidebar asks for
 MAX_MEGABYTES = 50  # of an uploaded picture
+UNKNOWN = "unknown"  # what a person may leave open: sex, age, site
 T = TypeVar("T")
 
 

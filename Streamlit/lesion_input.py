@@ -19,7 +19,6 @@ EXAMPLES = {"Drawn lesion 1": {"draw_seed": 20, "atypia": -1.6, "pigment": 0.0, 
             "Drawn lesion 3": {"draw_seed": 21, "atypia": 3.6, "pigment": 0.9}}
 EXAMPLE_SIDE = 640  # pixels
 STYLE = {"skin": 0.0, "hue": 0.0, "pattern": 0.8, "mole_size": 0.8, "copy_of": ""}
-UNKNOWN = "unknown"
 
 
 def pick_source() -> tuple[str, Callable[[], MemoryFile]] | tuple[None, None]:
@@ -81,18 +80,19 @@ def pick_person(assessor: Assessor, file: MemoryFile) -> pd.DataFrame:
             for problem in st.session_state.get("header_problems", ()):
                 st.caption(common.escape(problem))
         left, middle, right = st.columns(3)
-        sex = left.selectbox("Sex", (UNKNOWN, *SEXES), key="sex")
-        age = middle.number_input("Age, years", 0, 120, None, key="age", placeholder=UNKNOWN)
-        site = right.selectbox("Site", (UNKNOWN, *SITES), key="site")
-    known = [value for value in (sex, f"{age} years" if age is not None else UNKNOWN, site) if value != UNKNOWN]
+        sex = left.selectbox("Sex", (common.UNKNOWN, *SEXES), key="sex")
+        age = middle.number_input("Age, years", 0, 120, None, key="age", placeholder=common.UNKNOWN)
+        site = right.selectbox("Site", (common.UNKNOWN, *SITES), key="site")
+    said = (sex, common.UNKNOWN if age is None else f"{age} years", site)
+    known = [value for value in said if value != common.UNKNOWN]
     st.caption(f"Counted in: {', '.join(known)}." if known else "Sex, age and site count as unknown.")
-    row = [None if value == UNKNOWN else value for value in (sex, age, site)]
+    row = [None if value == common.UNKNOWN else value for value in (sex, age, site)]
     return pd.DataFrame([dict(zip(METADATA_COLUMNS, row, strict=True))])
 
 
 def forget_person() -> None:
     """Empties what was entered of the person in the picture before."""
-    st.session_state.update(sex=UNKNOWN, age=None, site=UNKNOWN, header_problems=[])
+    st.session_state.update(sex=common.UNKNOWN, age=None, site=common.UNKNOWN, header_problems=[])
 
 
 def read_header(file: MemoryFile) -> None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 ROW_HEIGHT = 76  # of a table with pictures, pixels
 FILE_TYPES = (*common.PICTURE_TYPES, "zip", "csv")
 MAX_ZIP_MEGABYTES = 500  # of one upload, as in .streamlit/config.toml; a picture may have `uploads.MAX_MEGABYTES`
-UNKNOWN = "unknown"
 DRAWN = [(8, -0.9), (1, -1.2), (22, 3.4), (18, -1.5), (20, -0.9)]  # seed, atypia: four alike and one that is not
 STYLE = {"skin": 0.2, "hue": 0.1, "pattern": 0.8, "mole_size": 0.4, "pigment": 0.2, "copy_of": ""}
 
@@ -90,15 +89,15 @@ def pick_person(assessor: Assessor, files: PatientFiles) -> tuple[str | None, fl
     if sources:
         st.session_state["patient_sources"] = sources
     left, right = st.columns(2)
-    sex = left.selectbox("Sex", (UNKNOWN, *SEXES), key="patient_sex",
+    sex = left.selectbox("Sex", (common.UNKNOWN, *SEXES), key="patient_sex",
                          help="Unknown: as a table or the DICOM files say of any picture, if there are any")
-    age = right.number_input("Age, years", 0, 120, None, key="patient_age", placeholder=UNKNOWN)
-    return None if sex == UNKNOWN else sex, age
+    age = right.number_input("Age, years", 0, 120, None, key="patient_age", placeholder=common.UNKNOWN)
+    return None if sex == common.UNKNOWN else sex, age
 
 
 def forget_person() -> None:
     """Empties what was entered of another person."""
-    st.session_state.update(patient_sex=UNKNOWN, patient_age=None)
+    st.session_state.update(patient_sex=common.UNKNOWN, patient_age=None)
 
 
 def describe(files: PatientFiles, sex: str | None, age: float | None) -> pd.DataFrame:

@@ -48,7 +48,7 @@ def _show_editor(known_df: pd.DataFrame, thumbnails: list[str], key: str) -> pd.
     with st.expander("Sex, age and site of each picture: look at them, change them"):
         edited_df = st.data_editor(
             shown_df, hide_index=True, row_height=patient_input.ROW_HEIGHT, disabled=("picture", "image_name"),
-            placeholder=patient_input.UNKNOWN, key=key, column_config={
+            placeholder=common.UNKNOWN, key=key, column_config={
                 "picture": config.ImageColumn("Picture", width=86), "image_name": "Name",
                 sex: config.SelectboxColumn("Sex", options=SEXES),
                 age: config.NumberColumn("Age, years", min_value=0, max_value=MAX_AGE, step=1),

@@ -1,5 +1,6 @@
 """Image files as RGB arrays: decoded at the scale that is needed, resized to a square."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -82,12 +83,18 @@ def read_image_size(path: Source) -> tuple[int, int]:
 def _open_image(path: Source) -> Iterator[Image.Image]:
     """Opens an image for reading; whatever fails while it is open is told with the file's name."""
     try:
-        with open_dicom(path) if str(path).lower().endswith(".dcm") else Image.open(open_source(path)) as image:
+        with open_dicom(path) if str(path).lower().endswith(".dcm") else _open_plain(path) as image:
             yield image
     except MemoryError:
         raise
     except Exception as error:  # whatever a damaged file makes a decoder raise
         raise _explain(path, error) from error
+
+
+def _open_plain(path: Source) -> Image.Image:
+    """Returns Pillow's image, not decoded yet; up to twice MAX_IMAGE_PIXELS, where Pillow refuses, it only warns."""
+    with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+        return Image.open(open_source(path))
 
 
 def make_square(image: Image.Image, image_size: int, resize_mode: str) -> Image.Image:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from melanoma_utils.competition import METADATA_COLUMNS
 
-DECADES = range(0, 101, 10)  # years
+DECADES = range(0, 91, 10)  # where an age group begins, years; the last one is open
 COUNT_EDGES = {0: "1 to 3", 3: "4 to 7", 7: "8 to 15", 15: "16 to 31", 31: "32 to 63", 63: "64 or more"}
 UNKNOWN = "(missing)"
 
@@ -36,8 +36,9 @@ def share_missing(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def name_decades(ages: pd.Series) -> pd.Series:
-    """Returns ages in years as ordered groups of ten, "0 to 9", … "90 to 99"."""
-    return pd.cut(ages, DECADES, right=False, labels=[f"{age} to {age + 9}" for age in DECADES[:-1]])
+    """Returns ages in years as ordered groups of ten, "0 to 9", … "80 to 89", "90 or more"."""
+    labels = [*(f"{age} to {age + 9}" for age in DECADES[:-1]), f"{DECADES[-1]} or more"]
+    return pd.cut(ages, [*DECADES, float("inf")], right=False, labels=labels)
 
 
 def share_groups(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:

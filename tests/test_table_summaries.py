@@ -30,6 +30,11 @@ def test_decades_begin_at_their_first_year(df):
     assert summaries.name_decades(df["age_approx"]).isna().sum() == 1
 
 
+def test_nobody_is_too_old_for_a_group():
+    named = summaries.name_decades(pd.Series([89.0, 90.0, 99.0, 100.0, 115.0]))
+    assert named.astype(object).tolist() == ["80 to 89"] + ["90 or more"] * 4
+
+
 def test_groups_are_shares_of_what_is_known(df):
     groups = summaries.share_groups({"train": df, "test": df.iloc[3:]})
     assert groups["sex"].loc["male"].tolist() == pytest.approx([3 / 5, 1])
