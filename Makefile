@@ -21,7 +21,7 @@ submission: install  ## notebooks 01-05: [DATA=DIR] [PARAMETERS=FILE.yaml] [WEIG
 
 test: install  ## all tests but the slow ones; make test SLOW=1 runs those too
 	@echo "slow tests: $(if $(SLOW),included,left out; make test SLOW=1 runs them). Tests on real data: MELANOMA_REAL_DATA=$(or $(MELANOMA_REAL_DATA),DIR runs them)"
-	.venv/bin/python -m pytest $(if $(SLOW),,-m "not slow")
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(if $(SLOW),,-m "not slow")
 
 lint: install  ## ruff over modules, notebooks and tests
 	.venv/bin/ruff check .

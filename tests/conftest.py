@@ -1,9 +1,13 @@
 """Fixtures: one small drawn competition, its stores and one run of the whole pipeline, built once a session."""
 
+import contextlib
+import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +21,7 @@ from melanoma_utils.files import write_csv, write_json
 from melanoma_utils.folds import create_folds
 from melanoma_utils.models import ModelConfig, build_model, save_checkpoint
 from melanoma_utils.operating_points import compute_operating_points
+from melanoma_utils.pipeline import main
 from melanoma_utils.store_building import build_store
 from melanoma_utils.synthetic import SyntheticConfig, draw_competition
 
@@ -28,6 +33,12 @@ TINY, DEMO = ROOT / "tests" / "tiny.yaml", ROOT / "notebooks" / "parameters" / "
 def keep_main(monkeypatch):
     """Streamlit's AppTest leaves the app behind as `__main__`, which processes that later tests spawn would import."""
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hear_ctrl_c():
+    """Tests started in a shell's background ignore Ctrl-C, and so would every process that they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -72,13 +83,23 @@ def make_command(*arguments, parameters=TINY):
     return [sys.executable, "-m", "melanoma_utils.pipeline", *file, *map(str, arguments)]
 
 
-def run_pipeline(*arguments, parameters=TINY, check=True, **options):
-    """Runs the pipeline and returns the finished process, its output as text."""
-    command = make_command(*arguments, parameters=parameters)
-    process = subprocess.run(command, capture_output=True, text=True, **options)
-    if check and process.returncode:
-        raise AssertionError(f"the pipeline ended with {process.returncode}:\n{process.stdout}\n{process.stderr}")
-    return process
+def run_pipeline(*arguments, parameters=TINY, check=True):
+    """Runs the pipeline in this process, its notebooks in kernels; returns its exit status, stdout and stderr."""
+    out, err, on_ctrl_c = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGINT)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = main(make_command(*arguments, parameters=parameters)[3:])
+    finally:
+        signal.signal(signal.SIGINT, on_ctrl_c)
+    done = SimpleNamespace(returncode=status, stdout=out.getvalue(), stderr=err.getvalue())
+    if check and status:
+        raise AssertionError(f"the pipeline ended with {status}:\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def run_command(*arguments):
+    """Runs the pipeline as its command does, in a process of its own; returns it when it has ended, output as text."""
+    return subprocess.run(make_command(*arguments), capture_output=True, text=True)
 
 
 def place(folder, data_dir=""):

@@ -121,6 +121,7 @@ def test_external_images_in_the_folds_alone_are_refused(store, folds_df, tmp_pat
         run_fold(tmp_path, store, folds_df.assign(source="external"), 0, CONFIG, log=quiet)
 
 
+@pytest.mark.slow
 def test_a_second_experiment_goes_on_from_the_first_through_the_pipeline(finished, data_dir, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "copy")
     first = folder / "output" / "tiny"

@@ -1,18 +1,16 @@
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_command, place
+from conftest import place, run_pipeline
 
 from melanoma_utils.competition import drop_duplicates, read_duplicates, read_test, read_train
 from melanoma_utils.folds import create_folds, read_folds
 from melanoma_utils.image_store import ImageStore
 from melanoma_utils.leak_audit import PAIRS_FILE, audit_folds, check_findings, check_folds
 from melanoma_utils.near_duplicates import PAIR_COLUMNS, find_pairs
-from melanoma_utils.pipeline import main
 
 NO_PAIRS = pd.DataFrame(columns=list(PAIR_COLUMNS))
 
@@ -253,12 +251,10 @@ def test_the_real_tables_leak_nothing_by_patient_and_duplicates_by_image(real_di
     assert list(findings) == ["split_patients", "split_listed"] and len(findings["split_listed"]) > 300
 
 
-def run_step(capsys, *arguments):
-    """Returns the status and the last line of a call of the pipeline in this process."""
-    on_ctrl_c = signal.getsignal(signal.SIGINT)
-    status = main(make_command(*arguments)[3:])
-    signal.signal(signal.SIGINT, on_ctrl_c)
-    return status, capsys.readouterr().err.splitlines()[-1]
+def run_step(*arguments):
+    """Returns the status and the last line of a call of the pipeline."""
+    done = run_pipeline(*arguments, check=False)
+    return done.returncode, done.stderr.splitlines()[-1]
 
 
 @pytest.fixture
@@ -276,7 +272,7 @@ def test_the_folds_notebook_leaves_what_it_has_found(finished, data_dir):
     assert check_folds(folder, read_folds(folder / "folds.csv"), data_dir)
 
 
-def test_folds_edited_by_hand_stop_03_before_any_work(copied, data_dir, capsys):
+def test_folds_edited_by_hand_stop_03_before_any_work(copied, data_dir):
     folder, experiment_dir = copied
     folds_df = read_folds(experiment_dir / "folds.csv")
     moved = folds_df[folds_df["fold"] == 0].groupby("patient_id")["image_name"].first().iloc[0]
@@ -285,11 +281,11 @@ def test_folds_edited_by_hand_stop_03_before_any_work(copied, data_dir, capsys):
     for path in experiment_dir.glob("*fold_1*"):
         path.unlink()
     patient = folds_df.set_index("image_name").loc[moved, "patient_id"]
-    status, line = run_step(capsys, *place(folder, data_dir), "--steps", "03", "-p", "FOLD", 1)
+    status, line = run_step(*place(folder, data_dir), "--steps", "03", "-p", "FOLD", 1)
     assert status == 1 and f"folds.csv leaks: 1 patients or lesions are in several folds ({patient})" in line
     assert not list(experiment_dir.glob("*fold_1*"))
     (experiment_dir / PAIRS_FILE).unlink()
-    status, line = run_step(capsys, *place(folder, data_dir), "--steps", "03", "-p", "FOLD", 1)
+    status, line = run_step(*place(folder, data_dir), "--steps", "03", "-p", "FOLD", 1)
     assert status == 1 and f"{PAIRS_FILE} does not exist: run 02_create_folds" in line
 
 
@@ -298,10 +294,10 @@ def test_folds_edited_by_hand_stop_03_before_any_work(copied, data_dir, capsys):
     ("test_fold_1.csv", lambda df: df.assign(image_name=["x", *df["image_name"][1:]]),
      r"test_fold_1\.csv in .* and test\.csv differ in 2 images, first SYN_"),
 ])
-def test_tampered_predictions_stop_05_before_the_submission(copied, data_dir, capsys, file, change, message):
+def test_tampered_predictions_stop_05_before_the_submission(copied, data_dir, file, change, message):
     folder, experiment_dir = copied
     submission_path = Path(folder, "submissions", "tiny.csv")
     submission_path.unlink()
     change(pd.read_csv(experiment_dir / file)).to_csv(experiment_dir / file, index=False)
-    status, line = run_step(capsys, *place(folder, data_dir), "--steps", "05")
+    status, line = run_step(*place(folder, data_dir), "--steps", "05")
     assert status == 1 and pd.Series([line]).str.contains(message).all() and not submission_path.exists()

@@ -79,6 +79,7 @@ def test_eda_runs(name, data_dir, tmp_path):
     assert not [output for output in outputs if output.get("name") == "stderr"]
 
 
+@pytest.mark.slow
 def test_the_notebooks_work_by_hand_with_their_defaults_but_smaller(tmp_path):
     """As in Jupyter: the defaults, so the drawn competition in ../input, one fold of ten; only the folders differ."""
     flags = ["-r", "INPUT_DIR", tmp_path / "input", "-r", "OUTPUT_DIR", tmp_path / "output", "-r", "SUBMISSIONS_DIR",

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from conftest import DEMO, ROOT, TINY, make_command, place, run_pipeline
+from conftest import DEMO, ROOT, TINY, make_command, place, run_command, run_pipeline
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -20,7 +20,7 @@ from melanoma_utils import notebook_runs, pipeline
 from melanoma_utils.calibration import apply_calibration, read_calibration
 from melanoma_utils.competition import read_sample_submission, read_test, read_train
 from melanoma_utils.image_context import predict_with_context
-from melanoma_utils.pipeline import main, parse_steps
+from melanoma_utils.pipeline import parse_steps
 from melanoma_utils.plan import STEPS
 from melanoma_utils.second_stage import read_second_stages
 from melanoma_utils.synthetic import SyntheticConfig, draw_competition
@@ -175,8 +175,8 @@ def test_the_report_is_told_before_the_last_line_and_made_again_where_it_is_miss
 
 def test_nothing_goes_to_stderr(finished, data_dir, tmp_path):
     folder = copy_finished(finished, tmp_path)
-    process = run_pipeline(*place(folder, data_dir), "--steps", "02", "--fresh")
-    assert process.stderr == "" and "folds.csv" in process.stdout
+    process = run_command(*place(folder, data_dir), "--steps", "02", "--fresh")
+    assert process.returncode == 0 and process.stderr == "" and "folds.csv" in process.stdout
 
 
 def test_a_second_call_does_nothing_twice(finished, data_dir):
@@ -198,11 +198,12 @@ def test_a_lost_file_is_made_again_with_the_same_bytes(finished, data_dir, tmp_p
     assert digest(folder) == digest(finished[0])
 
 
-def test_paths_are_relative_to_where_the_command_is_typed(finished, data_dir, tmp_path):
+def test_paths_are_relative_to_where_the_command_is_typed(finished, data_dir, tmp_path, monkeypatch):
     folder = copy_finished(finished, tmp_path)
+    monkeypatch.chdir(folder)
     relative = Path(os.path.relpath(data_dir, folder))
     printed = run_pipeline("--runs-dir", "runs", "-r", "DATA_DIR", relative, "-r", "OUTPUT_DIR", "output", "-r",
-                           "SUBMISSIONS_DIR", "submissions", cwd=folder).stdout
+                           "SUBMISSIONS_DIR", "submissions").stdout
     assert printed.count("nothing to do") == 6 and printed.splitlines()[-1].startswith("submissions/tiny.csv: ")
 
 
@@ -245,27 +246,23 @@ def test_paths_are_relative_to_where_the_command_is_typed(finished, data_dir, tm
     (("-p", "LR", "0.5", "--steps", "01-03", "--fresh"), r".*LR is 0\.002, wanted 0\.5"),
     (("-p", "LR", "0.5", "-p", "FOLD", "1", "--fresh"), r".*LR is 0\.002, wanted 0\.5"),
 ])
-def test_wrong_calls_get_one_clear_line_and_change_nothing(finished, data_dir, arguments, message, capsys):
-    before, on_ctrl_c = digest(finished[0]), signal.getsignal(signal.SIGINT)
+def test_wrong_calls_get_one_clear_line_and_change_nothing(finished, data_dir, arguments, message):
+    before = digest(finished[0])
     arguments = [argument.replace("{output}", str(finished[0] / "output")) for argument in arguments]
-    status = main(make_command(*place(finished[0], data_dir), *arguments)[3:])
-    signal.signal(signal.SIGINT, on_ctrl_c)
-    printed = capsys.readouterr().err
-    assert status == 1 and printed.count("\n") == 1
-    assert re.match(f"error: {message}", printed)
+    done = run_pipeline(*place(finished[0], data_dir), *arguments, check=False)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert re.match(f"error: {message}", done.stderr)
     assert digest(finished[0]) == before
 
 
-def test_a_kernel_that_does_not_come_up_is_one_line(tmp_path, monkeypatch, capsys):
+def test_a_kernel_that_does_not_come_up_is_one_line(tmp_path, monkeypatch):
     def fail(*arguments, **how):
         raise RuntimeError("Kernel died before replying to kernel_info")
 
     monkeypatch.setattr(notebook_runs.papermill, "execute_notebook", fail)
-    on_ctrl_c = signal.getsignal(signal.SIGINT)
-    assert main(["--notebook", "10_benchmark", "--runs-dir", str(tmp_path)]) == 1
-    signal.signal(signal.SIGINT, on_ctrl_c)
-    assert capsys.readouterr().err == ("error: the kernel of 10_benchmark did not come up (Kernel died before replying "
-                                       "to kernel_info): run the same command again\n")
+    done = run_pipeline("--notebook", "10_benchmark", "--runs-dir", tmp_path, parameters=None, check=False)
+    assert done.returncode == 1 and done.stderr == ("error: the kernel of 10_benchmark did not come up (Kernel died "
+                                                    "before replying to kernel_info): run the same command again\n")
 
 
 def test_the_command_line_does_not_wait_for_torch_or_nbconvert():
@@ -301,6 +298,7 @@ def test_a_new_list_of_duplicates_is_noticed(finished, data_dir, tmp_path):
     assert process.returncode == 1 and "DUPLICATES_CSV is '', wanted 'shorter.csv'" in process.stderr
 
 
+@pytest.mark.slow
 def test_a_truncated_image_stops_the_run_by_name_and_skip_lists_it(data_dir, tmp_path):
     folder = shutil.copytree(data_dir, tmp_path / "data")
     train_path, test_path = (sorted((folder / "jpeg" / split).iterdir())[3] for split in ("train", "test"))

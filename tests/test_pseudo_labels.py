@@ -46,6 +46,7 @@ def test_a_teacher_without_test_predictions_is_named(output_dir, data_dir):
         read_pseudo_labels([output_dir / "first"], folds_df, 0, read_test(data_dir).head(3))
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_its_teachers_test_images(finished, data_dir, tmp_path):
     """Through the pipeline: the test images count among those trained on."""
     folder = tmp_path / "work"

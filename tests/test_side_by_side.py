@@ -8,7 +8,7 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import TINY, make_command, place, run_pipeline
+from conftest import TINY, make_command, place, run_command, run_pipeline
 
 from melanoma_utils.pipeline import main
 
@@ -19,8 +19,9 @@ def read_oof(folder):
     return pd.concat([pd.read_csv(path) for path in paths]).set_index("image_name")["logit"]
 
 
+@pytest.mark.slow
 def test_folds_trained_side_by_side_are_those_trained_in_turn(finished, data_dir, tmp_path):
-    done = run_pipeline(*place(tmp_path, data_dir), "--workers", 2)
+    done = run_command(*place(tmp_path, data_dir), "--workers", 2)
     assert "side by side: [3/6] 03_train_fold_0, [4/6] 03_train_fold_1" in done.stdout
     assert {f"03_train_fold_{k}: epoch  2/2" in done.stdout for k in (0, 1)} == {True} and not done.stderr
     assert len(re.findall(r"^\[[34]/6\] 03_train_fold_\d: done$", done.stdout, re.M)) == 2
@@ -28,14 +29,14 @@ def test_folds_trained_side_by_side_are_those_trained_in_turn(finished, data_dir
     assert (ours - theirs[ours.index]).abs().max() < 1e-3  # fewer threads a process: other roundings
     timing = json.loads((tmp_path / "output" / "tiny" / "timing.json").read_text())
     assert {"train_fold_0_seconds", "train_fold_1_seconds"} <= set(timing)
-    done = run_pipeline(*place(tmp_path, data_dir), "--workers", 2)
+    done = run_command(*place(tmp_path, data_dir), "--workers", 2)
     assert done.stdout.count("nothing to do") == 6
 
 
 @pytest.mark.slow
 def test_a_fold_that_fails_beside_others_is_one_clear_line(data_dir, tmp_path):
-    done = run_pipeline(*place(tmp_path, data_dir), "--workers", 2, "-p", "LR", "9", "-p", "OPTIMIZER", "sgd",
-                        "-p", "SCHEDULER", "none", "-p", "N_EPOCHS", "60", check=False)
+    done = run_command(*place(tmp_path, data_dir), "--workers", 2, "-p", "LR", "9", "-p", "OPTIMIZER", "sgd",
+                       "-p", "SCHEDULER", "none", "-p", "N_EPOCHS", "60")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert re.search(r"^error: ValueError: .*lower LR", done.stderr, re.M)
 

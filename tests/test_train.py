@@ -44,6 +44,7 @@ def trained(data_dir, tmp_path_factory):
     return [folder / "output" / "tiny" for folder in (first, second, third)]
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(trained):
     """The batches are ragged: 7 images are 4 and 3 for two processes."""
     one, *others = (pd.read_csv(folder / "oof_fold_1.csv").set_index("image_name")["logit"] for folder in trained)
@@ -53,6 +54,7 @@ def test_two_processes_train_what_one_trains(trained):
         assert (losses - other_losses).abs().max() < 1e-4
 
 
+@pytest.mark.slow
 def test_the_auc_of_two_processes_is_that_of_all_their_images(trained):
     for folder in trained:
         oof_df, history_df = pd.read_csv(folder / "oof_fold_1.csv"), pd.read_csv(folder / "history_fold_1.csv")
@@ -61,12 +63,14 @@ def test_the_auc_of_two_processes_is_that_of_all_their_images(trained):
                                                                  abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_notebook_finds_the_fold_done(trained, data_dir):
     folder = trained[1].parents[1]
     done = run_pipeline(*place(folder, data_dir), "-y", PLAIN, "-p", "FOLD", "1", "--steps", "03")
     assert "fold 1 is trained already: nothing to do" in done.stdout
 
 
+@pytest.mark.slow
 def test_wrong_calls_get_one_clear_line(trained, data_dir, capsys):
     flags = ["-f", str(TINY), *map(str, place(trained[0].parents[1], data_dir)[2:])]
     assert main(flags) == 1
