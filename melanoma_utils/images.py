@@ -12,6 +12,9 @@ from melanoma_utils.cleaning import check_clean_steps, clean_image
 from melanoma_utils.dicom import open_dicom
 
 RESIZE_MODES = ("squash", "crop", "pad")
+# Pillow refuses pictures of more than twice MAX_IMAGE_PIXELS and warns of those above it, which are read here. Said
+# once for all: a filter for the time of a call is not safe among threads, which the app's visitors are.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def load_resized(path: Source, image_size: int, resize_mode: str = "squash",
@@ -83,18 +86,12 @@ def read_image_size(path: Source) -> tuple[int, int]:
 def _open_image(path: Source) -> Iterator[Image.Image]:
     """Opens an image for reading; whatever fails while it is open is told with the file's name."""
     try:
-        with open_dicom(path) if str(path).lower().endswith(".dcm") else _open_plain(path) as image:
+        with open_dicom(path) if str(path).lower().endswith(".dcm") else Image.open(open_source(path)) as image:
             yield image
     except MemoryError:
         raise
     except Exception as error:  # whatever a damaged file makes a decoder raise
         raise _explain(path, error) from error
-
-
-def _open_plain(path: Source) -> Image.Image:
-    """Returns Pillow's image, not decoded yet; up to twice MAX_IMAGE_PIXELS, where Pillow refuses, it only warns."""
-    with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
-        return Image.open(open_source(path))
 
 
 def make_square(image: Image.Image, image_size: int, resize_mode: str) -> Image.Image:

@@ -164,7 +164,7 @@ def _stop(advice: str) -> None:
             process.kill()
     for sockets_dir in Path(tempfile.gettempdir()).glob(f"{SOCKETS.format(pid=os.getpid())}*"):
         shutil.rmtree(sockets_dir, ignore_errors=True)
-    os.write(sys.stderr.fileno(), f"\nstopped; {advice}\n".encode())
+    os.write(2, f"\nstopped; {advice}\n".encode())
     os._exit(130)
 
 

@@ -29,17 +29,14 @@ def check_ranges(parameters: Mapping[str, object]) -> None:
     for name, choices in CHOICES.items():
         if parameters[name] not in choices:
             raise ValueError(f"{name} {parameters[name]!r} is not one of {choices}")
-    for name, lowest in LOWEST.items():
-        if parameters[name] < lowest:
-            raise ValueError(f"{name} {parameters[name]} is too small: wanted at least {lowest}")
+    for name in LOWEST:
+        check_lowest(name, parameters[name])
     for size in parameters["MORE_IMAGE_SIZES"]:
         if type(size) is not int or size < MIN_SIZE:
             raise ValueError(f"MORE_IMAGE_SIZES {size!r} is no whole number of at least {MIN_SIZE}")
     for name in ("SENSITIVITIES", "SUBGROUP_SENSITIVITY"):
-        values = parameters[name] if isinstance(parameters[name], list) else [parameters[name]]
-        bad = [value for value in values if not isinstance(value, float | int) or not 0 < value <= 1]
-        if bad:
-            raise ValueError(f"{name} {bad[0]!r} is not in 0..1 (without 0): it is a share, such as 0.95")
+        for value in parameters[name] if isinstance(parameters[name], list) else [parameters[name]]:
+            check_share(name, value)
     check_prevalence(parameters["PREVALENCE"])
     check_resize(parameters["RESIZE_MODE"], parameters["CLEAN_STEPS"])
     check_tta_views(parameters["TTA_VIEWS"])
@@ -49,3 +46,15 @@ def check_ranges(parameters: Mapping[str, object]) -> None:
         except ModuleNotFoundError as error:
             raise ValueError(str(error)) from error
     make_config(parameters)
+
+
+def check_lowest(name: str, value: float) -> None:
+    """Raises ValueError where a parameter out of `LOWEST` is below what is wanted."""
+    if value < LOWEST[name]:
+        raise ValueError(f"{name} {value} is too small: wanted at least {LOWEST[name]}")
+
+
+def check_share(name: str, value: object) -> None:
+    """Raises ValueError where a parameter is no share above 0 and at most 1."""
+    if not isinstance(value, float | int) or not 0 < value <= 1:
+        raise ValueError(f"{name} {value!r} is not in 0..1 (without 0): it is a share, such as 0.95")

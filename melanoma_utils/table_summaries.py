@@ -36,7 +36,7 @@ def share_missing(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def name_decades(ages: pd.Series) -> pd.Series:
-    """Returns ages in years as ordered groups of ten, "0 to 9", … "80 to 89", "90 or more"."""
+    """Returns ages in years as ordered groups, "0 to 9", "10 to 19", … "80 to 89", "90 or more"."""
     labels = [*(f"{age} to {age + 9}" for age in DECADES[:-1]), f"{DECADES[-1]} or more"]
     return pd.cut(ages, [*DECADES, float("inf")], right=False, labels=labels)
 

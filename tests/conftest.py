@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from melanoma_utils import pipeline
 from melanoma_utils.calibration import fit_calibration, write_calibration
 from melanoma_utils.competition import find_images, read_test, read_train
 from melanoma_utils.experiment import hash_checkpoints
@@ -21,7 +23,6 @@ from melanoma_utils.files import write_csv, write_json
 from melanoma_utils.folds import create_folds
 from melanoma_utils.models import ModelConfig, build_model, save_checkpoint
 from melanoma_utils.operating_points import compute_operating_points
-from melanoma_utils.pipeline import main
 from melanoma_utils.store_building import build_store
 from melanoma_utils.synthetic import SyntheticConfig, draw_competition
 
@@ -38,7 +39,9 @@ def keep_main(monkeypatch):
 @pytest.fixture(scope="session", autouse=True)
 def hear_ctrl_c():
     """Tests started in a shell's background ignore Ctrl-C, and so would every process that they start."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    on_ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, on_ctrl_c)
 
 
 @pytest.fixture(scope="session")
@@ -77,18 +80,26 @@ def real_dir():
     return Path(os.environ["MELANOMA_REAL_DATA"])
 
 
+def make_flags(*arguments, parameters=TINY):
+    """Returns the pipeline's arguments, with a parameter file unless that is None."""
+    return [*(["-f", str(parameters)] if parameters else []), *map(str, arguments)]
+
+
 def make_command(*arguments, parameters=TINY):
-    """Returns the pipeline's command line, with a parameter file unless that is None."""
-    file = ["-f", str(parameters)] if parameters else []
-    return [sys.executable, "-m", "melanoma_utils.pipeline", *file, *map(str, arguments)]
+    """Returns the pipeline's whole command line."""
+    return [sys.executable, "-m", "melanoma_utils.pipeline", *make_flags(*arguments, parameters=parameters)]
 
 
 def run_pipeline(*arguments, parameters=TINY, check=True):
-    """Runs the pipeline in this process, its notebooks in kernels; returns its exit status, stdout and stderr."""
+    """Runs the pipeline in this process, its notebooks in kernels; returns its exit status, stdout and stderr.
+
+    Python's own warnings go to pytest, which lists them; `run_command` has them on stderr.
+    """
     out, err, on_ctrl_c = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGINT)
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = main(make_command(*arguments, parameters=parameters)[3:])
+        with (mock.patch.object(pipeline, "_stop", side_effect=KeyboardInterrupt),  # Ctrl-C ends all tests
+              contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)):
+            status = pipeline.main(make_flags(*arguments, parameters=parameters))
     finally:
         signal.signal(signal.SIGINT, on_ctrl_c)
     done = SimpleNamespace(returncode=status, stdout=out.getvalue(), stderr=err.getvalue())
@@ -109,10 +120,19 @@ def place(folder, data_dir=""):
 
 
 @pytest.fixture(scope="session")
-def finished(data_dir, tmp_path_factory):
-    """A folder in which the whole pipeline has run, and what it printed."""
+def finished_command(data_dir, tmp_path_factory):
+    """A folder in which the command of the whole pipeline has run, and its process."""
     folder = tmp_path_factory.mktemp("finished")
-    return folder, run_pipeline(*place(folder, data_dir)).stdout
+    process = run_command(*place(folder, data_dir))
+    assert process.returncode == 0, f"{process.stdout}\n{process.stderr}"
+    return folder, process
+
+
+@pytest.fixture(scope="session")
+def finished(finished_command):
+    """A folder in which the whole pipeline has run, and what it printed."""
+    folder, process = finished_command
+    return folder, process.stdout
 
 
 @pytest.fixture(scope="session")

@@ -227,7 +227,8 @@ def test_memory_does_not_grow_with_uploads(open_page, server, jpeg, capsys):
         seconds.append(time.monotonic() - start)
         read_number(page, f"photo_{i:02}.jpg")
         resident.append(process.memory_info().rss / 2**20)
-    with capsys.disabled():
+    with capsys.disabled():  # to stderr: what goes to stdout is lost where tests run side by side
         print(f"\nserver's memory after uploads, MB: {' '.join(f'{x:.0f}' for x in resident)}; upload to number, s: "
-              f"median {sorted(seconds)[10]:.2f}, last {seconds[-1]:.2f}; {len(buffer.getvalue()) / 2**20:.1f} MB each")
+              f"median {sorted(seconds)[10]:.2f}, last {seconds[-1]:.2f}; {len(buffer.getvalue()) / 2**20:.1f} MB each",
+              file=sys.stderr)
     assert resident[-1] - resident[2] <= 50

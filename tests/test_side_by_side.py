@@ -8,9 +8,7 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import TINY, make_command, place, run_command, run_pipeline
-
-from melanoma_utils.pipeline import main
+from conftest import make_command, place, run_command, run_pipeline
 
 
 def read_oof(folder):
@@ -91,7 +89,7 @@ def test_a_worker_killed_in_a_fold_has_it_finished_by_another(finished, data_dir
     assert (ours - theirs[ours.index]).abs().max() < 1e-2
 
 
-def test_no_such_scheduler_is_one_clear_line_before_any_work(data_dir, tmp_path, capsys):
-    assert main(["-f", str(TINY), *map(str, place(tmp_path, data_dir)), "--dask", "tcp://127.0.0.1:9"]) == 1
-    assert capsys.readouterr().err.startswith("error: no Dask scheduler answers at tcp://127.0.0.1:9")
+def test_no_such_scheduler_is_one_clear_line_before_any_work(data_dir, tmp_path):
+    done = run_pipeline(*place(tmp_path, data_dir), "--dask", "tcp://127.0.0.1:9", check=False)
+    assert done.returncode == 1 and done.stderr.startswith("error: no Dask scheduler answers at tcp://127.0.0.1:9")
     assert not list(tmp_path.iterdir())

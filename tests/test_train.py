@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
-from conftest import TINY, place, run_pipeline
+from conftest import TINY, make_flags, place, run_pipeline
 from sklearn.metrics import roc_auc_score
 
 from melanoma_utils import plan
@@ -39,7 +39,9 @@ def trained(data_dir, tmp_path_factory):
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("epoch  3/3") == 1  # one process speaks for all
     launched = ["-y", PLAIN, "-p", "FOLD", "1", "-p", "N_PROCESSES", "2", "-r", "DEVICE", "cpu", "--steps", "03"]
-    done = run_pipeline(*place(third, data_dir), *launched)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "2")  # with one a forked process has no thread to wait for in vain
+        done = run_pipeline(*place(third, data_dir), *launched)
     assert "Launching training on 2 " in done.stdout and done.stdout.count("epoch  3/3") == 1
     return [folder / "output" / "tiny" for folder in (first, second, third)]
 
@@ -70,15 +72,18 @@ def test_the_notebook_finds_the_fold_done(trained, data_dir):
     assert "fold 1 is trained already: nothing to do" in done.stdout
 
 
-@pytest.mark.slow
-def test_wrong_calls_get_one_clear_line(trained, data_dir, capsys):
-    flags = ["-f", str(TINY), *map(str, place(trained[0].parents[1], data_dir)[2:])]
+def test_wrong_calls_get_one_clear_line(finished, data_dir, capsys):
+    flags = make_flags(*place(finished[0], data_dir)[2:])
     assert main(flags) == 1
     assert capsys.readouterr().err == "error: FOLD is not given: say which fold to leave out, e.g. -p FOLD 0\n"
-    assert main([*flags, "-p", "FOLD", "1"]) == 1
+    assert main([*flags, "-y", PLAIN, "-p", "FOLD", "1"]) == 1
     assert "'tiny' was begun otherwise (" in capsys.readouterr().err
     assert main([*flags, "-p", "FOLD", "1", "-p", "N_PROCESSES", "2"]) == 1
     assert "N_PROCESSES 2 is for 03_train_fold, here 1 train" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_without_folds_get_one_clear_line_too(trained, data_dir):
     done = train_with(2, trained[0].parents[1], data_dir, "-p", "EXPERIMENT", "other")
     assert done.returncode and "error: " in done.stderr and "folds.csv" in done.stderr
 
