@@ -127,7 +127,6 @@ def test_the_notebook_runs_alone(finished, data_dir, tmp_path):
     cells = nbformat.read(tmp_path / "runs" / "tiny" / "14_stress_test.ipynb", as_version=4).cells
     pictures = [o for cell in cells for o in cell.get("outputs", ()) if "image/png" in o.get("data", {})]
     assert len(pictures) == 3 + 4
-    (tmp_path / "output" / "tiny" / "stress_test.csv").unlink()
     for name, value, why in (("SENSITIVITY", "95.0", "is not in 0..1"), ("N_RESAMPLES", "5", "is too small")):
         done = run_pipeline(*flags, *small, "-p", name, value, parameters=None, check=False)
         assert done.returncode == 1 and done.stdout == "" and f"error: ValueError: {name} {value} {why}" in done.stderr
