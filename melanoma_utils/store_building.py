@@ -1,7 +1,7 @@
 """Building an image store: in parallel, resumably, one decode for several sizes.
 
 While a store is built, rows are appended in order to images.npy.part, whose length says how far it came.
-building.json says what is built, so that a later call continues just that.
+building.json says what is built, so that a later call continues just that. It becomes store.json when all is there.
 """
 
 import errno
@@ -87,8 +87,6 @@ def _build_absent(paths: Mapping[str, Source], identities: Mapping[Path, dict], 
                 raise ValueError(_explain_bad(bad, len(paths)))
             for store_dir, identity in todo.items():
                 _finish(paths, store_dir, identity)
-        for store_dir in absent:
-            (store_dir / "building.json").unlink(missing_ok=True)
 
 
 def _identify(paths: Mapping[str, Source], image_size: int, resize_mode: str, clean_steps: Sequence[str]) -> dict:
@@ -123,8 +121,9 @@ def _begin(paths: Mapping[str, Source], identities: Mapping[Path, dict],
         if (store_dir / "building.json").is_file():
             building, bad = read_json(store_dir / "building.json"), _read_bad(store_dir)
             before = building.get("bytes_by_image", [None] * len(paths))
-            changed = [name for name, *sizes in zip(paths, before, n_bytes, strict=True)
-                       if sizes[0] != sizes[1] and name not in bad]
+            finished = building.get("n_bytes") == _count_bytes(paths, store_dir)  # stopped in `_finish`
+            changed = [] if finished else [name for name, *sizes in zip(paths, before, n_bytes, strict=True)
+                                           if sizes[0] != sizes[1] and name not in bad]
             if changed:
                 log(f"{store_dir.name}: {len(changed)} images are other files than when the run that was stopped "
                     f"began, first {changed[0]}: it starts over")
@@ -240,4 +239,5 @@ def _finish(paths: Mapping[str, Source], store_dir: Path, identity: dict) -> Non
     rows = [(name, row) for row, name in enumerate(paths) if name not in bad]
     write_csv(store_dir / "index.csv", pd.DataFrame(rows, columns=["image_name", "row"]))
     os.replace(store_dir / "images.npy.part", store_dir / "images.npy")
-    write_json(store_dir / "store.json", {**identity, "n_bytes": _count_bytes(paths, store_dir)})
+    write_json(store_dir / "building.json", {**identity, "n_bytes": _count_bytes(paths, store_dir)})
+    os.replace(store_dir / "building.json", store_dir / "store.json")

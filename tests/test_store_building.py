@@ -1,5 +1,6 @@
 import contextlib
 import hashlib
+import os
 import shutil
 
 import numpy as np
@@ -86,15 +87,30 @@ def test_a_killed_build_continues_and_ends_with_the_same_bytes(paths, tmp_path, 
     assert any("there already" in line for line in lines) == (n_chunks > 0)
 
 
-@pytest.mark.parametrize("nth", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("nth", range(6))
 def test_killed_between_writing_and_renaming_a_file(paths, tmp_path, monkeypatch, nth):
     build_store(paths, tmp_path / "whole", 32, n_jobs=1)
     with monkeypatch.context() as patch:
         patch.setattr(store_building.os, "replace", die_at(nth, store_building.os.replace))
         with pytest.raises(Killed):
             build_store(paths, tmp_path / "killed", 32, n_jobs=1)
-    build_store(paths, tmp_path / "killed", 32, n_jobs=1)
+    lines = []
+    build_store(paths, tmp_path / "killed", 32, n_jobs=1, log=lines.append)
     assert digest(tmp_path / "whole") == digest(tmp_path / "killed")
+    assert (f"{len(paths)} of {len(paths)} images were there already" in lines) == (nth > 1)
+
+
+def test_the_last_renaming_makes_a_store_whole(paths, tmp_path, monkeypatch):
+    """Whoever is killed after it leaves nothing behind that an undisturbed run would not."""
+    replace, seen = os.replace, []
+
+    def replace_and_look(source, target):
+        replace(source, target)
+        seen.append(digest(tmp_path / "store"))
+
+    monkeypatch.setattr(store_building.os, "replace", replace_and_look)
+    build_store(paths, tmp_path / "store", 32, n_jobs=1)
+    assert len(seen) == 6 and seen[-1] == digest(tmp_path / "store")
 
 
 def test_bad_images_are_named_together_and_mended_ones_are_tried_again(paths, tmp_path):
