@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import kornia.augmentation as K
 import numpy as np
 import torch
 from torch import nn
@@ -77,28 +76,75 @@ def normalize(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> to
 
 
 def build_augmentation(config: AugmentConfig) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Returns a function that changes each of (N, 3, H, W) images in 0..1 at random, on their device, in all but
-    what `disturb_images` does.
+    """Returns a function that changes each of (N, 3, H, W) images in 0..1, H = W, at random, on their device, in all
+    but what `disturb_images` does.
 
-    It draws from torch's global random generator: seed that to repeat a draw.
+    It draws on the processor, from torch's global random generator: seed that to repeat a draw. All moves are one warp
+    and all light and colour one product and sum, so that a GPU has little to do for it.
     """
-    steps = [K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5)] if config.flip else []
-    if config.rotation or config.shift or (config.scale_min, config.scale_max) != (1, 1):
-        steps.append(K.RandomAffine(config.rotation, translate=(config.shift, config.shift),
-                                    scale=(config.scale_min, config.scale_max), padding_mode="reflection", p=1.0))
-    if config.brightness or config.contrast:
-        steps.append(K.ColorJitter(config.brightness, config.contrast, p=1.0))
-    augmentation = K.AugmentationSequential(*steps, data_keys=["input"]) if steps else nn.Identity()
+    is_moved = config.flip or config.rotation or config.shift or (config.scale_min, config.scale_max) != (1, 1)
+    is_lit = config.brightness or config.contrast or config.color
 
     def augment(images: torch.Tensor) -> torch.Tensor:
         """Returns (N, 3, H, W) changed images in 0..1."""
-        images = augmentation(images)
-        if config.color:
-            change = torch.empty(len(images), 3, 1, 1, device=images.device).uniform_(-config.color, config.color)
-            images = (images * (1 + change)).clamp(0, 1)
+        if is_moved:
+            images = warp_images(images, _draw_moves(len(images), config))
+        if is_lit:
+            images = change_light(images, *_draw_lights(len(images), config))
         return images.contiguous(memory_format=torch.channels_last)
 
     return augment
+
+
+def warp_images(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    """Returns images moved, each by its own affine matrix; beyond their edges they are mirrored.
+
+    Args:
+        images: (N, 3, H, W).
+        matrices: (N, 2, 3): where a point of the result, (x, y, 1), lies in the image, both -1..1 from edge to edge.
+    """
+    x, y = (torch.arange(1, 2 * n, 2, device=images.device) / n - 1 for n in (images.shape[3], images.shape[2]))
+    by_x, by_y, start = matrices.to(images.device, non_blocking=True)[:, None, None].unbind(-1)  # (N, 1, 1, 2) each
+    grid = by_x * x[:, None] + (by_y * y[:, None, None] + start)  # (N, H, W, 2)
+    return nn.functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def change_light(images: torch.Tensor, brightness: torch.Tensor, contrast: torch.Tensor,
+                 color: torch.Tensor) -> torch.Tensor:
+    """Returns images in 0..1 that are brighter or darker, of more or less contrast, of another colour.
+
+    Args:
+        images: (N, 3, H, W) in 0..1.
+        brightness: (N, 1) by which all is multiplied.
+        contrast: (N, 1) by which the distance from the image's mean grey is multiplied.
+        color: (N, 3) by which red, green and blue are multiplied.
+    """
+    factors = torch.cat([color * brightness * contrast, color * brightness * (1 - contrast)], 1)  # (N, 6)
+    scale, share = factors.to(images.device, non_blocking=True)[:, :, None, None].split(3, 1)
+    red, green, blue = images.mean((2, 3), keepdim=True).split(1, 1)
+    grey = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601, as in Pillow
+    return torch.addcmul(share * grey, images, scale).clamp_(0, 1)
+
+
+def _draw_moves(n: int, config: AugmentConfig) -> torch.Tensor:
+    """Returns (n, 2, 3) matrices for `warp_images`: zoomed, turned, shifted, and flipped or not."""
+    zoom, turn = _draw(n, config.scale_min, config.scale_max), _draw(n, -config.rotation, config.rotation).deg2rad()
+    cos, sin = turn.cos() / zoom, turn.sin() / zoom
+    matrices = torch.stack([cos, -sin, sin, cos], 1).reshape(n, 2, 2)
+    if config.flip:
+        matrices = matrices * (2 * torch.randint(2, (n, 2, 1)) - 1)
+    shift = _draw(2 * n, -2 * config.shift, 2 * config.shift).reshape(n, 2, 1)  # a side is 2 long
+    return torch.cat([matrices, matrices @ shift], 2)
+
+
+def _draw_lights(n: int, config: AugmentConfig) -> list[torch.Tensor]:
+    """Returns brightness, contrast and color for `change_light`."""
+    return [_draw(n * channels, 1 - much, 1 + much).reshape(n, channels)
+            for much, channels in ((config.brightness, 1), (config.contrast, 1), (config.color, 3))]
+
+
+def _draw(n: int, low: float, high: float) -> torch.Tensor:
+    return torch.empty(n).uniform_(low, high)
 
 
 def disturb_images(images: torch.Tensor, config: AugmentConfig) -> torch.Tensor:
