@@ -115,7 +115,7 @@ class _Run:
         self.objective.to(memory_format=torch.channels_last)
         self.prepared = accelerator.prepare(self.objective)  # on its device; its gradients are those of all processes
         extra = {"momentum": 0.9} if config.optimizer == "sgd" else {}
-        self.optimizer = OPTIMIZERS[config.optimizer](self.objective.parameters(), lr=config.lr,
+        self.optimizer = OPTIMIZERS[config.optimizer](self.objective.parameters(), lr=config.lr, fused=True,
                                                       weight_decay=config.weight_decay, **extra)
         self.scheduler = self._build_scheduler()
         self.scaler = build_scaler(str(accelerator.device), config.precision)
