@@ -120,13 +120,15 @@ def _begin(paths: Mapping[str, Source], identities: Mapping[Path, dict],
         _check_identity(store_dir / "building.json", identity)
         if (store_dir / "building.json").is_file():
             building, bad = read_json(store_dir / "building.json"), _read_bad(store_dir)
-            before = building.get("bytes_by_image", [None] * len(paths))
-            finished = building.get("n_bytes") == _count_bytes(paths, store_dir)  # stopped in `_finish`
-            changed = [] if finished else [name for name, *sizes in zip(paths, before, n_bytes, strict=True)
-                                           if sizes[0] != sizes[1] and name not in bad]
+            if "n_bytes" in building:  # stopped in `_finish`
+                changed = building["n_bytes"] != _count_bytes(paths, store_dir)
+            else:
+                before = building.get("bytes_by_image", [None] * len(paths))
+                changed = any(then != now and name not in bad
+                              for name, then, now in zip(paths, before, n_bytes, strict=True))
             if changed:
-                log(f"{store_dir.name}: {len(changed)} images are other files than when the run that was stopped "
-                    f"began, first {changed[0]}: it starts over")
+                log(f"{store_dir.name}: the images are other files than when the run that was stopped began; it starts "
+                    "over")
             begun[store_dir] = 0 if changed else building.get("decode_size", identity["image_size"])
     decode_size = max([*begun.values(), *(identity["image_size"] for identity in identities.values())])
     for store_dir, identity in identities.items():

@@ -114,8 +114,9 @@ class _Run:
                                    config.augment)
         self.objective.to(memory_format=torch.channels_last)
         self.prepared = accelerator.prepare(self.objective)  # on its device; its gradients are those of all processes
-        extra = {"momentum": 0.9} if config.optimizer == "sgd" else {}
-        self.optimizer = OPTIMIZERS[config.optimizer](self.objective.parameters(), lr=config.lr, fused=True,
+        # all parameters in one call, but for SGD: torch's fused one takes up an unwritten momentum if step 1 overflows
+        extra = {"momentum": 0.9} if config.optimizer == "sgd" else {"fused": True}
+        self.optimizer = OPTIMIZERS[config.optimizer](self.objective.parameters(), lr=config.lr,
                                                       weight_decay=config.weight_decay, **extra)
         self.scheduler = self._build_scheduler()
         self.scaler = build_scaler(str(accelerator.device), config.precision)
@@ -221,6 +222,8 @@ class _Run:
         self.model.load_state_dict(state["model"])
         if self.objective.classes is not None:
             self.objective.classes.load_state_dict(state["classes"])
+        for group in state["optimizer"]["param_groups"]:
+            group["fused"] = self.optimizer.defaults["fused"]  # how a step is computed is no state of the training
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])

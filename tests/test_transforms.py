@@ -80,7 +80,8 @@ def test_light_is_changed_as_torchvision_does_it():
 
 @pytest.mark.parametrize(("change", "x_limits", "y_limits"), [
     ({"rotation": 40}, (0.383, 0.5), (-0.321, 0.321)), ({"scale_min": 0.8, "scale_max": 1.5}, (0.4, 0.75), (0, 0)),
-    ({"shift": 0.15}, (0.2, 0.8), (-0.3, 0.3))])
+    ({"shift": 0.15}, (0.2, 0.8), (-0.3, 0.3)),
+    ({"shift": 0.1, "scale_min": 1.25, "scale_max": 1.25}, (0.425, 0.825), (-0.2, 0.2))])
 def test_what_is_drawn_reaches_its_limits_and_no_further(change, x_limits, y_limits):
     """Where a spot halfway to the right edge, (0.5, 0), goes when it is turned, zoomed or shifted 500 times."""
     images = torch.zeros(500, 3, 64, 64)
@@ -98,6 +99,16 @@ def test_flips_are_four_equally_often():
     flipped = build_augmentation(AugmentConfig(**NOTHING | {"flip": True}))(x)
     counts = [sum(torch.allclose(y, view[0], atol=1e-4) for y in flipped) for view in make_tta_views(x[:1], 4)]
     assert sum(counts) == 400 and min(counts) > 60
+
+
+def test_brightness_and_contrast_reach_their_limits_and_no_further():
+    images = torch.full((500, 3, 4, 4), 0.4)
+    images[:, :, :2] = 0.6
+    for name, mean, difference in (("brightness", (0.4, 0.6), (0.16, 0.24)), ("contrast", (0.5, 0.5), (0.16, 0.24))):
+        changed = build_augmentation(AugmentConfig(**NOTHING | {name: 0.2}))(images)
+        assert torch.stack(changed.mean((1, 2, 3)).aminmax()).tolist() == pytest.approx(mean, abs=0.002)
+        differences = (changed[:, :, 0] - changed[:, :, 3]).mean((1, 2))
+        assert torch.stack(differences.aminmax()).tolist() == pytest.approx(difference, abs=0.002)
 
 
 def test_color_changes_each_channel_by_its_own_factor():
