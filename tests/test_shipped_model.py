@@ -87,5 +87,5 @@ def test_each_model_ranks_the_fold_that_it_has_not_seen_as_in_training(real_dir,
         rows = df["fold"] == fold
         df.loc[rows, "logit"] = predict_logits(model, select_samples(store, df[rows], model.config.use_metadata),
                                                tta_views=parameters["TTA_VIEWS"])
-    single_auc = 0.8944  # as in the out-of-fold tables of their trainings; metrics tell all trainings' mean
+    single_auc = 0.8967  # as in the out-of-fold tables of their trainings; metrics tell all trainings' mean
     assert roc_auc_score(df["target"], df["logit"]) == pytest.approx(single_auc, abs=0.001)
