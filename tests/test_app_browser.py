@@ -212,7 +212,7 @@ def test_it_fits_a_phone_and_a_desk(open_page, width):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_uploads(open_page, server, jpeg, capsys):
-    """24 megapixels a picture; what the server holds after the 20th is at most 50 MB above that after the third."""
+    """24 megapixels a picture, 72 MB; ten more leave the server with at most 50 MB above what it held before."""
     page, process, resident, seconds = open_page(), psutil.Process(server[1].pid), [], []
     see(page, "Melanomas to be found, of 100")
     small = Image.open(io.BytesIO(jpeg))
@@ -231,4 +231,4 @@ def test_memory_does_not_grow_with_uploads(open_page, server, jpeg, capsys):
         print(f"\nserver's memory after uploads, MB: {' '.join(f'{x:.0f}' for x in resident)}; upload to number, s: "
               f"median {sorted(seconds)[10]:.2f}, last {seconds[-1]:.2f}; {len(buffer.getvalue()) / 2**20:.1f} MB each",
               file=sys.stderr)
-    assert resident[-1] - resident[2] <= 50
+    assert max(resident[10:]) - max(resident[:10]) <= 50  # within the first ten pools of memory fill up, by 80 at times
