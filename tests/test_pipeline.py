@@ -466,7 +466,7 @@ def test_twenty_kills_of_the_demo_end_with_the_bytes_of_an_undisturbed_run(tmp_p
     (tmp_path / "site" / "sitecustomize.py").write_text(KILLER)
     rng, flags, statuses = random.Random(0), place(tmp_path / "killed"), []
     for i in range(20):
-        deadly = {"PYTHONPATH": tmp_path / "site", "KILL_COUNTER": tmp_path / f"counter_{i}",
+        deadly = {"PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{ROOT}", "KILL_COUNTER": tmp_path / f"counter_{i}",
                   "KILL_FOLDER": tmp_path / "killed" / "output", "KILL_AT": rng.randint(1, 5)}
         process = spawn(flags, DEMO, **(deadly if i % 2 else {}))
         if i % 2 == 0:
