@@ -22,6 +22,7 @@ from melanoma_utils.files import write_bytes
 from melanoma_utils.memory import keep_freed_memory
 from melanoma_utils.models import ModelConfig, build_model
 from melanoma_utils.synthetic import SyntheticConfig, make_latents
+from melanoma_utils.train_config import OPTIMIZERS
 
 PHOTOGRAPH_SIZE = (6000, 4000)  # width, height in pixels of most of the competition's originals
 
@@ -136,7 +137,7 @@ def train_bare(model: nn.Module, images: torch.Tensor, targets: torch.Tensor, n_
         n_steps: number of steps.
     """
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)  # as in training
+    optimizer = OPTIMIZERS["adamw"](model.parameters(), lr=1e-6)
     for _ in range(n_steps):
         loss = nn.functional.binary_cross_entropy_with_logits(model(images), targets)
         optimizer.zero_grad(set_to_none=True)

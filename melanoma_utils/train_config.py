@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,9 @@ from melanoma_utils.models import ModelConfig
 from melanoma_utils.objective import TARGETS
 from melanoma_utils.transforms import AugmentConfig
 
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+# Fused ones step all parameters in one call; torch's fused SGD takes up an unwritten momentum if step 1 overflows.
+OPTIMIZERS = {"adam": partial(torch.optim.Adam, fused=True), "adamw": partial(torch.optim.AdamW, fused=True),
+              "sgd": partial(torch.optim.SGD, momentum=0.9)}
 SCHEDULERS = ("one_cycle", "cosine", "plateau", "none")
 
 

@@ -110,14 +110,11 @@ class _Run:
         frozen = freeze_layers(self.model.backbone, config.n_frozen_layers)
         if config.freeze_batch_norm:
             frozen = [module for module in self.model.modules() if isinstance(module, BATCH_NORM)]
-        self.objective = Objective(self.model, config.target, frozen, teachers, config.distill_share,
-                                   config.augment)
+        self.objective = Objective(self.model, config.target, frozen, teachers, config.distill_share, config.augment)
         self.objective.to(memory_format=torch.channels_last)
         self.prepared = accelerator.prepare(self.objective)  # on its device; its gradients are those of all processes
-        # all parameters in one call, but for SGD: torch's fused one takes up an unwritten momentum if step 1 overflows
-        extra = {"momentum": 0.9} if config.optimizer == "sgd" else {"fused": True}
         self.optimizer = OPTIMIZERS[config.optimizer](self.objective.parameters(), lr=config.lr,
-                                                      weight_decay=config.weight_decay, **extra)
+                                                      weight_decay=config.weight_decay)
         self.scheduler = self._build_scheduler()
         self.scaler = build_scaler(str(accelerator.device), config.precision)
 

@@ -133,18 +133,18 @@ def _draw_moves(n: int, config: AugmentConfig) -> torch.Tensor:
     matrices = torch.stack([cos, -sin, sin, cos], 1).reshape(n, 2, 2)
     if config.flip:
         matrices = matrices * (2 * torch.randint(2, (n, 2, 1)) - 1)
-    shift = _draw(2 * n, -2 * config.shift, 2 * config.shift).reshape(n, 2, 1)  # a side is 2 long
+    shift = _draw((n, 2, 1), -2 * config.shift, 2 * config.shift)  # a side is 2 long
     return torch.cat([matrices, matrices @ shift], 2)
 
 
 def _draw_lights(n: int, config: AugmentConfig) -> list[torch.Tensor]:
     """Returns brightness, contrast and color for `change_light`."""
-    return [_draw(n * channels, 1 - much, 1 + much).reshape(n, channels)
+    return [_draw((n, channels), 1 - much, 1 + much)
             for much, channels in ((config.brightness, 1), (config.contrast, 1), (config.color, 3))]
 
 
-def _draw(n: int, low: float, high: float) -> torch.Tensor:
-    return torch.empty(n).uniform_(low, high)
+def _draw(shape: int | tuple[int, ...], low: float, high: float) -> torch.Tensor:
+    return torch.empty(shape).uniform_(low, high)
 
 
 def disturb_images(images: torch.Tensor, config: AugmentConfig) -> torch.Tensor:
