@@ -35,22 +35,19 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
                ) -> tuple[LesionClassifier, pd.DataFrame, float]:
     """Trains on all folds but one, continuing after the last whole epoch of a run that was stopped.
 
-    Where an AUC steers the training (`TrainConfig.has_monitor`), the next fold is kept out of the training for it,
-    so the fold that is scored never decides anything. On one machine's CPU the result is the same to the bit,
-    stopped or not.
+    Where an AUC steers the training (`TrainConfig.has_monitor`), the next fold is kept out of it for that, so the fold
+    that is scored never decides anything. On one machine's CPU the result is the same to the bit, stopped or not.
 
     Args:
         store: images of all rows of folds_df and pseudo_df.
         folds_df: table with image_name, target, fold, source and the metadata columns.
-        fold: the fold to leave out; its AUC over the competition's rows is shown each epoch (without TTA) and used
-            for nothing.
+        fold: the fold to leave out; each epoch shows its AUC over the competition's rows (without TTA), unused.
         config: what to train.
         partial_path: file for the state after each epoch; the caller deletes it when the result is stored.
         pseudo_df: test images with soft targets to train on as well, of `pseudo_labels.read_pseudo_labels`.
         metadata_df: see `metadata_logit.fit_metadata`; nobody of the fold left out is in it.
         start: model of the same network whose parameters the training begins with; none = new ones.
-        teachers: the models of config.distill_from that have not seen the fold either, in evaluation mode, on the
-            accelerator's device.
+        teachers: config.distill_from's models that have not seen the fold, evaluating, on the accelerator's device.
         accelerator: of the processes that train together, see `epoch.build_accelerator`; none = this one on the CPU.
         log: called with a line an epoch.
 
@@ -61,8 +58,7 @@ def train_fold(store: ImageStore, folds_df: pd.DataFrame, fold: int, config: Tra
 
     Raises:
         ValueError: the fold is out of range, a part of the images holds one class only, there are too few folds for a
-            monitor, external images are wanted and absent, the loss or the gradient is not finite, or partial_path
-            holds the state of another training.
+            monitor or no external images, the loss or the gradient is not finite, or the state is another training's.
         MemoryError: a batch does not fit; tells which BATCH_SIZE to try.
         KeyError: an image is not in the store.
     """
