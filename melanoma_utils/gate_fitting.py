@@ -4,6 +4,7 @@ Tables here have a row a picture: kind ("dermoscopy", "blurred", "other" or any 
 part ("fit", "threshold" or "test") and the statistics of `picture_statistics.measure_statistics`.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -79,8 +80,8 @@ def fit_gate(pictures_df: pd.DataFrame, min_side: int, dermoscopy_refused: float
     lowest = min(np.quantile(compute_scores(dermoscopy, df[names]), dermoscopy_refused)
                  for _, df in held["dermoscopy"].groupby("source"))
     contrast = held["dermoscopy"].groupby("source")["contrast"].quantile(contrast_refused).min()
-    return Gate(min_side, replace(dermoscopy, threshold=_round(lowest)),
-                replace(sharpness, threshold=_round(np.quantile(blurred, blur_found))), _round(contrast))
+    return Gate(min_side, replace(dermoscopy, threshold=_round_down(lowest)),
+                replace(sharpness, threshold=_round(np.quantile(blurred, blur_found))), _round_down(contrast))
 
 
 def _fit_score(good_df: pd.DataFrame, bad_df: pd.DataFrame, names: Sequence[str]) -> Score:
@@ -126,6 +127,10 @@ def compare_methods(pictures_df: pd.DataFrame, refused: float = 0.01) -> pd.Data
 
 def _round(value: float) -> float:
     return float(f"{value:.5g}")  # keeps the file small; the thresholds are set on the rounded weights
+
+
+def _round_down(value: float) -> float:
+    return math.floor(1e4 * value) / 1e4  # refuses no more than the unrounded threshold
 
 
 def judge_pictures(pictures_df: pd.DataFrame, gate: Gate) -> list[str]:

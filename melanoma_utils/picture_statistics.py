@@ -10,17 +10,20 @@ SIZE = 128  # side in pixels at which all is measured, and also that of the smal
 QUANTILES = (2, 10, 25, 50, 75, 90, 98)  # per cent
 GRADIENT_QUANTILES = (50, 75, 90, 97)
 MIN_FIELD = 0.2  # of the picture, a round field of six tenths of its width; of half of it the AUC falls to 0.85
+STRIP_LEVEL, STRIP_CHROMA = 185, 24  # lighter and greyer than skin in nearly all pictures that were at hand
+MAX_STRIP = 0.25  # of the side: what is wider is no ruler
 N_LEVELS = 4  # of the gradients' pyramid: SIZE, SIZE / 2, …
 RING_EDGES = ((0, 0.35), (0.35, 0.7), (0.7, 1), (1.15, 2))  # distance from the centre; 1 is the middle of an edge
 SHARPNESS = tuple(f"gradient{level}_{q}" for level in range(N_LEVELS) for q in GRADIENT_QUANTILES)
 
 
 def cut_frame(picture: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns a picture (h, w, 3) without its dark frame, and which share of it that is, 0..1.
+    """Returns a picture (h, w, 3) without dark frame and light strips, and which share of it the frame leaves, 0..1.
 
-    A dermatoscope's round field is rare in the collections at hand and common elsewhere: cut, it weighs nothing. A dark
-    edge that takes less than a twentieth stays, and so does one that leaves less than MIN_FIELD. Of large pictures rows
-    and columns are left out first, so that at least 4 * SIZE stay: 24 megapixels take milliseconds.
+    A dermatoscope's round field is rare in the collections at hand and common elsewhere, like a ruler along an edge:
+    cut, they weigh nothing. A dark edge that takes less than a twentieth stays, and so does one that leaves less than
+    MIN_FIELD. Of large pictures rows and columns are left out first, so that at least 4 * SIZE stay: 24 megapixels take
+    milliseconds.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
@@ -29,11 +32,25 @@ def cut_frame(picture: np.ndarray) -> tuple[np.ndarray, float]:
     small = np.ascontiguousarray(picture[::down, ::right])
     cropped = crop_dark_frame(small)
     share = cropped.size / small.size
-    return cropped if MIN_FIELD <= share < 0.95 else small, share
+    return _cut_strips(cropped if MIN_FIELD <= share < 0.95 else small), share
+
+
+def _cut_strips(picture: np.ndarray) -> np.ndarray:
+    """Returns a picture (h, w, 3) without light grey strips along its edges, such as a ruler with its marks."""
+    darkest = picture.min(2)
+    chroma = picture.max(2) - darkest
+    kept = []
+    for axis in (1, 0):  # rows, columns
+        is_strip = (np.median(darkest, axis) >= STRIP_LEVEL) & (np.median(chroma, axis) <= STRIP_CHROMA)
+        n = len(is_strip)
+        widths = [int(np.argmin(np.append(line, False))) for line in (is_strip, is_strip[::-1])]
+        start, end = (width if width <= MAX_STRIP * n else 0 for width in widths)
+        kept.append(slice(start, n - end))
+    return picture[tuple(kept)]
 
 
 def shrink_picture(picture: np.ndarray) -> np.ndarray:
-    """Returns a picture of any size without its dark frame, see `cut_frame`, squashed to (SIZE, SIZE, 3) uint8.
+    """Returns a picture of any size as `cut_frame` leaves it, squashed to (SIZE, SIZE, 3) uint8.
 
     Args:
         picture: (H, W, 3) uint8 RGB.

@@ -64,6 +64,23 @@ def test_a_frame_that_takes_up_most_of_the_picture_is_to_be_cut_off(lesions, gat
     assert count(stress_images(pictures, "frame", 78), gate) >= 0.9 * len(lesions)  # for whatever reason
 
 
+@pytest.mark.parametrize("quarter_turns", range(4))
+@pytest.mark.parametrize("width", [0.03, 0.1, 0.24])
+def test_a_white_ruler_along_an_edge_changes_nothing(lesions, gate, quarter_turns, width):
+    pictures = [np.rot90(lesion, quarter_turns).copy() for lesion in lesions]
+    for picture in pictures:
+        height = round(width * len(picture))
+        picture[:height] = 235
+        picture[:height // 2, ::8] = 40  # its marks
+    assert count(pictures, gate) == count(lesions, gate)
+
+
+def test_a_page_is_not_taken_for_a_ruler(lesions, gate):
+    pages = [np.pad(lesion, ((len(lesion), 0), (0, 0), (0, 0)), constant_values=240) for lesion in lesions]
+    assert count(pages, gate) >= 0.9 * len(lesions)
+    assert find_objections(np.full((300, 300, 3), 255, np.uint8), gate)
+
+
 def test_a_blurred_lesion_is_called_blurred(lesions, gate):
     blurred = [np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(0.04 * 224))) for image in lesions]
     assert count(blurred, gate, BLURRED) >= 0.9 * len(blurred)
