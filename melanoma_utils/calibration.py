@@ -186,4 +186,14 @@ def read_calibration(path: str | Path) -> Calibration:
     if values.get("method") not in METHODS or set(values) != set(Calibration.__dataclass_fields__):
         raise ValueError(f"{path} holds {sorted(values)} of the method {values.get('method')!r}, wanted "
                          f"{sorted(Calibration.__dataclass_fields__)} of one of {METHODS}: run 04_evaluate_oof again")
+    try:
+        numbers = [np.array(values[key], float) for key in ("share", "scale", "shift", "logits", "probs")]
+        share, scale, _, logits, probs = numbers
+        is_sound = all(np.isfinite(number).all() for number in numbers) and 0 < share < 1 and scale >= 0 \
+            and logits.shape == probs.shape and (np.diff(probs) >= 0).all() and (np.diff(logits) >= 0).all()
+    except (TypeError, ValueError):
+        is_sound = False
+    if not is_sound:
+        raise ValueError(f"{path} holds no calibration, but values that are no rising curve of finite numbers: run "
+                         "04_evaluate_oof again")
     return Calibration(**values | {key: tuple(values[key]) for key in ("logits", "probs")})

@@ -76,8 +76,9 @@ def check_test_names(test_df: pd.DataFrame, sample_df: pd.DataFrame) -> None:
                          f"{min(names ^ wanted)}: column 'image_name' must name the same ones in both")
 
 
-def read_table(path: Path | MemoryFile, columns: Iterable[str]) -> pd.DataFrame:
-    """Returns a CSV table of images, checked, with the columns named first; raises like `read_train`."""
+def read_table(path: Path | MemoryFile, columns: Iterable[str], *, check_age: bool = True) -> pd.DataFrame:
+    """Returns a CSV table of images, checked, with the columns named first; raises like `read_train`, but without
+    check_age not for ages that are no numbers, and leaves these as they are."""
     if isinstance(path, Path) and not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: a competition folder holds train.csv, test.csv, "
                                 "sample_submission.csv and its images")
@@ -93,7 +94,7 @@ def read_table(path: Path | MemoryFile, columns: Iterable[str]) -> pd.DataFrame:
         raise ValueError(f"{path}: column 'image_name' has 0 rows")
     _check_rows(path, df, "image_name", df["image_name"].isna(), "is empty")
     _check_rows(path, df, "image_name", df["image_name"].duplicated(), "is repeated")
-    if "age_approx" in df:
+    if "age_approx" in df and check_age:
         age = pd.to_numeric(df["age_approx"], errors="coerce")
         _check_rows(path, df, "age_approx", age.isna() & df["age_approx"].notna(), "is not a number of years")
         df["age_approx"] = age.astype(float)
@@ -187,7 +188,10 @@ def read_duplicates(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"the list of duplicates {path} does not exist")
-    df = pd.read_csv(path, encoding="utf-8-sig", dtype=str)
+    try:
+        df = pd.read_csv(path, encoding="utf-8-sig", dtype=str)
+    except ValueError as error:  # pandas' errors of empty, broken or binary files are such
+        raise ValueError(f"{path} can't be read as CSV: {error}") from error
     missing = [c for c in DUPLICATE_COLUMNS if c not in df]
     if missing:
         raise ValueError(f"{path}: column {missing[0]!r} is missing; met {list(df.columns)}")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,8 @@ from filelock import FileLock, Timeout
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Writes a file so that a reader sees the old or the new content, never a part of it.
 
-    The data go to a temporary file beside the target, are flushed to disk and renamed over it.
+    The data go to a temporary file beside the target, are flushed to disk and renamed over it. One at a time may write
+    a file: where there may be several, `lock_folder`.
 
     Args:
         path: target file; its folder is created.
@@ -37,6 +39,19 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         raise OSError(error.errno, f"{error.strerror} while writing {len(data):,} bytes", str(path)) from error
 
 
+def check_writable(path: str | Path) -> None:
+    """Raises OSError where no file can be written at path; its folder is created."""
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file, such as {path / 'predictions.csv'}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}: nothing can be written there", str(path.parent)) from error
+
+
 def write_json(path: str | Path, value: dict) -> None:
     """Writes a dictionary as indented JSON, whole or not at all (see `write_bytes`)."""
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
@@ -52,12 +67,15 @@ def read_json(path: str | Path) -> dict:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not JSON.
+        ValueError: the file is not JSON, or holds no dictionary.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError(f"a {type(value).__name__} instead of names and values")
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}): delete it and run again") from error
+    return value
 
 
 def update_json(path: str | Path, **values: float) -> None:

@@ -68,7 +68,7 @@ def _walk(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         links += [Path(place, name) for name in folders if Path(place, name).is_symlink()]
         files = (Path(place, name) for name in names if not name.startswith("."))
-        yield from (file for file in files if file.is_file())
+        yield from (file for file in files if file.is_file() or not file.exists())  # a link to nothing is told later
     for link in links:
         target = os.path.realpath(link)
         if not any(Path(known).is_relative_to(target) for known in here | seen):

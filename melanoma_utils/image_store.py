@@ -63,16 +63,20 @@ def open_store(store_dir: str | Path, image_size: int | None = None) -> ImageSto
     if not (store_dir / "store.json").is_file():
         raise FileNotFoundError(f"there is no whole image store in {store_dir}: run 01_resize_images first, with the "
                                 "same DATA_DIR, EXTERNAL_DIR, IMAGE_SIZE, RESIZE_MODE and CLEAN_STEPS")
-    identity = read_json(store_dir / "store.json")
+    try:
+        identity = read_json(store_dir / "store.json")
+        shape = (identity["n_images"], identity["image_size"], identity["image_size"], 3)
+        images = np.load(store_dir / "images.npy", mmap_mode="r")
+        if images.shape != shape or images.dtype != np.uint8:
+            raise ValueError(f"images.npy holds {images.shape} {images.dtype}, wanted {shape} uint8")
+        index = pd.read_csv(store_dir / "index.csv", dtype={"image_name": str})
+        rows = dict(zip(index["image_name"], index["row"], strict=True))
+    except (ValueError, KeyError, OSError, EOFError) as error:
+        raise ValueError(f"the image store in {store_dir} is damaged ({error}): delete the folder and run "
+                         "01_resize_images again") from error
     if image_size not in (None, identity["image_size"]):
         raise ValueError(f"the images in {store_dir} are {identity['image_size']} px wide, wanted {image_size}")
-    shape = (identity["n_images"], identity["image_size"], identity["image_size"], 3)
-    images = np.load(store_dir / "images.npy", mmap_mode="r")
-    if images.shape != shape or images.dtype != np.uint8:
-        raise ValueError(f"{store_dir / 'images.npy'} holds {images.shape} {images.dtype}, wanted {shape} uint8: "
-                         "delete the folder and run 01_resize_images again")
-    index = pd.read_csv(store_dir / "index.csv", dtype={"image_name": str})
-    return ImageStore(images, dict(zip(index["image_name"], index["row"], strict=True)), identity)
+    return ImageStore(images, rows, identity)
 
 
 def open_training_store(stores_dir: str | Path, data_dir: str | Path, external_dir: str | Path | None, image_size: int,

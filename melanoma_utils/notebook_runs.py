@@ -115,5 +115,7 @@ def _execute(path: Path, executed_path: Path, parameters: Mapping[str, object], 
                                        stderr_file=err, config=config)
         except DeadKernelError:
             raise
+        except OSError as error:  # of writing the copy; it does not say which file
+            raise OSError(error.errno, error.strerror, error.filename or str(executed_path)) from error
         except RuntimeError as error:  # jupyter_client's
             raise OSError(f"the kernel of {path.stem} did not come up ({error}): run the same command again") from error

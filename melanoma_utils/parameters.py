@@ -29,13 +29,17 @@ def read_parameters(files: Iterable[str | Path] = (), yamls: Iterable[str] = (),
 
     Raises:
         FileNotFoundError: a file does not exist.
-        ValueError: a file or text is not a YAML mapping.
+        ValueError: a file or text is not a YAML mapping, or a file not in UTF-8.
     """
     given = {}
     for path in files:
         if not Path(path).is_file():
             raise FileNotFoundError(f"the parameter file {path} does not exist")
-        given |= _parse_yaml(Path(path).read_text(encoding="utf-8"), str(path))
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not in UTF-8 ({error}): save it so") from error
+        given |= _parse_yaml(text, str(path))
     for text in yamls:
         given |= _parse_yaml(text, "-y")
     return given | dict(pairs)

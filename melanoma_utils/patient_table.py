@@ -34,18 +34,18 @@ def read_patient_table(source: MemoryFile | ZipMember) -> pd.DataFrame:
         source: the file, in memory or in an archive.
 
     Returns:
-        (N, 5) columns image_name, patient_id, sex, age_approx (years) and anatom_site_general_challenge; None or NaN
-        where nothing is said.
+        (N, 5) columns image_name, patient_id, sex, age_approx (years) and anatom_site_general_challenge, as it stands
+        there; None or NaN where nothing is said.
 
     Raises:
-        ValueError: it is larger than `MAX_TABLE_MEGABYTES`, no table, or one without image_name, with an empty or
-            repeated one, or an age that is no number.
+        ValueError: it is larger than `MAX_TABLE_MEGABYTES`, no table, or one without image_name, or with an empty or
+            repeated one.
     """
     if source.n_bytes > MAX_TABLE_MEGABYTES * 2**20:
         raise ValueError(f"{source} has {source.n_bytes / 2**20:,.0f} MB, more than the {MAX_TABLE_MEGABYTES} that a "
                          "table may have: it is left out")
     file = MemoryFile(str(source), source.read_bytes())
-    return read_table(file, ("image_name",)).reindex(columns=TABLE_COLUMNS).astype({"age_approx": float})
+    return read_table(file, ("image_name",), check_age=False).reindex(columns=TABLE_COLUMNS)
 
 
 def read_headers(pictures: Mapping[str, MemoryFile | ZipMember]) -> pd.DataFrame:
@@ -100,11 +100,11 @@ def describe_pictures(names: Sequence[str], table_df: pd.DataFrame | None, sex: 
     if unmatched:
         problems.append(f"{len(unmatched)} of {len(by_name)} rows of the table name a picture that is not here, first "
                         f"{unmatched[0]}.")
-    df = by_name[~is_second].reindex(keys).set_axis(index).astype({"age_approx": float})
+    df = by_name[~is_second].reindex(keys).set_axis(index)
     df, strange = _use_known_words(df, "table")
     problems += strange
     if headers_df is not None:
-        headers_df, strange = _use_known_words(headers_df.astype({"age_approx": float}), "DICOM header")
+        headers_df, strange = _use_known_words(headers_df, "DICOM header")
         df, problems = df.fillna(headers_df), problems + strange
     df["sex"], df["age_approx"] = (df["sex"] if sex is None else sex), (df["age_approx"] if age is None else float(age))
     return df, problems
@@ -132,8 +132,8 @@ def _drop_endings(rows: pd.Series, names: Collection[str]) -> pd.Index:
 def _use_known_words(df: pd.DataFrame, source: str) -> tuple[pd.DataFrame, list[str]]:
     """Returns the table in the words that a model knows, without what means nothing to it, and a sentence a column that
     has some of that."""
-    known_df = df.assign(sex=_spell(df["sex"], SEXES, SEX_WORDS),
-                         age_approx=df["age_approx"].where(df["age_approx"].between(0, MAX_AGE)),
+    age = pd.to_numeric(df["age_approx"], errors="coerce").astype(float)
+    known_df = df.assign(sex=_spell(df["sex"], SEXES, SEX_WORDS), age_approx=age.where(age.between(0, MAX_AGE)),
                          anatom_site_general_challenge=_spell(df["anatom_site_general_challenge"], SITES, SITE_WORDS))
     problems = []
     for column, name, what in (("sex", "sex", f"is not one of {', '.join(SEXES)}"),

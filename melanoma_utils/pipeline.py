@@ -1,13 +1,11 @@
 """The notebooks in order through papermill: one command from a competition folder to a checked submission."""
 
 import argparse
-import contextlib
 import hashlib
 import importlib
 import json
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -15,15 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
-import psutil
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from melanoma_utils.files import lock_folder, read_json, write_json
+from melanoma_utils.files import check_writable, lock_folder, read_json, write_json
 from melanoma_utils.notebook_runs import SOCKETS, connect_dask, execute_runs, run_notebook
 from melanoma_utils.parameters import add_parameter_flags, read_parameters
 from melanoma_utils.plan import FREE, ROOT, STEPS, Plan, delete_outputs, keep_parameters, make_plan
 from melanoma_utils.report import update_report
+from melanoma_utils.stopping import stop_at_signals
 
 
 def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False, *, n_workers: int = 1,
@@ -52,6 +50,8 @@ def run_pipeline(plan: Plan, steps: Sequence[str] = STEPS, fresh: bool = False, 
         connect_dask(dask).close()  # before anything else is done in vain
     if "03_train_fold" in steps:
         importlib.import_module("melanoma_utils.backbones").check_weights(plan.parameters["WEIGHTS"])
+    if STEPS[-1] in steps:
+        check_writable(plan.submission_path)  # before hours of training, not after
     with lock_folder(plan.runs_dir, timeout=5):
         keep_parameters(plan, steps if fresh else ())
         if fresh:
@@ -154,18 +154,9 @@ def describe_result(plan: Plan, seconds: float) -> str:
             f"patients){kind}, {seconds:.0f} s")
 
 
-def _stop(advice: str) -> None:
-    """Ends this process and all it started, at once: every file is whole or absent, whenever that happens.
-
-    A KeyboardInterrupt in the midst of the kernels' event loops would end in a random traceback.
-    """
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+def _delete_sockets() -> None:
     for sockets_dir in Path(tempfile.gettempdir()).glob(f"{SOCKETS.format(pid=os.getpid())}*"):
         shutil.rmtree(sockets_dir, ignore_errors=True)
-    os.write(2, f"\nstopped; {advice}\n".encode())
-    os._exit(130)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -183,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else each kernel warns about its own modules
     advice = "the same command starts over" if a.notebook else (
         f"the same command{' without --fresh' * a.fresh} continues here")
-    signal.signal(signal.SIGINT, lambda *_: _stop(advice))
+    stop_at_signals(f"stopped; {advice}", _delete_sockets)
     start, where = time.perf_counter(), ""
     try:
         given = read_parameters(a.parameters_file, a.parameters_yaml, a.parameters + a.parameters_raw)

@@ -1,9 +1,7 @@
 """The probability of melanoma for any images, from the command line."""
 
 import argparse
-import signal
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,15 +17,17 @@ from melanoma_utils.calibration import apply_calibration, read_calibration
 from melanoma_utils.competition import METADATA_COLUMNS, encode_metadata, read_table
 from melanoma_utils.evaluation import check_prevalence
 from melanoma_utils.experiment import check_evaluated
-from melanoma_utils.files import write_csv
+from melanoma_utils.files import check_writable, write_csv
 from melanoma_utils.image_files import list_images
 from melanoma_utils.images import load_at_sizes, read_image_size
 from melanoma_utils.inference import Forward, Samples, pick_device, predict_logits
 from melanoma_utils.models import LesionClassifier, load_checkpoint
 from melanoma_utils.openvino_runtime import RUNTIMES, compile_openvino, is_openvino_wanted
 from melanoma_utils.patient_table import describe_pictures
+from melanoma_utils.stopping import stop_at_signals
 from melanoma_utils.transforms import TTA_VIEWS
 
+HEADER = "image_name,probability,"  # how a table of predictions begins
 CHUNK = 256  # images decoded and predicted at a time
 
 
@@ -159,14 +159,15 @@ def _read_to_probs(model: str | Path, prevalence: float | None) -> Callable[[np.
 
 
 def _check_output(path: Path) -> None:
-    """Raises OSError where no file can be written at path: before hours of predicting, not after."""
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: name a file, such as {path / 'predictions.csv'}")
+    """Raises OSError where no table can be written at path, or something else would be lost there: before hours of
+    predicting, not after."""
+    check_writable(path)
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is no file but a device or a pipe: name a file, such as predictions.csv")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path.parent):
-        pass
+    if path.exists() and path.stat().st_size:
+        with open(path, "rb") as file:
+            if not file.read(len(HEADER)) == HEADER.encode():
+                raise FileExistsError(f"{path} exists and holds no predictions: name another file, nothing is replaced")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -188,14 +189,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status: 1 where nothing, or not every image, could be predicted."""
     a = _parse(arguments)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    stop_at_signals()
     try:
         _check_output(Path(a.output))
         ensemble, images = load_ensemble(a.model), list_images(a.images, log=print)
         to_probs = _read_to_probs(a.model, a.prevalence)
         if a.metadata and not Path(a.metadata).is_file():
             raise FileNotFoundError(f"{a.metadata} does not exist")
-        table_df = read_table(Path(a.metadata), ("image_name", *METADATA_COLUMNS)) if a.metadata else None
+        table_df = read_table(Path(a.metadata), ("image_name", *METADATA_COLUMNS), check_age=False) if a.metadata \
+            else None
         metadata_df, problems = describe_pictures(list(images), table_df)
         if ensemble.models[0].config.use_metadata:
             print(*problems, sep="\n", end="\n" * bool(problems))
@@ -210,12 +212,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         predictions_df, bad = predict_images(ensemble, images, metadata_df.reset_index(), tta_views=a.tta_views,
                                              device=device, to_probs=to_probs,
                                              log=lambda line: print(line, flush=True))
-        write_csv(a.output, predictions_df)
+        if not predictions_df.empty:
+            write_csv(a.output, predictions_df)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for reason in bad.values():
         print(f"not predicted: {reason}", file=sys.stderr)
+    if predictions_df.empty:
+        print(f"error: no image could be read, so {a.output} is not written", file=sys.stderr)
+        return 1
     meaning = "not calibrated" if a.prevalence is None else \
         f"calibrated for a share of melanomas of {a.prevalence:.3g}"
     print(f"{a.output}: {len(predictions_df):,} images by {len(ensemble.models)} models; {meaning}, not a medical "

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
-from melanoma_utils import pipeline
+from melanoma_utils import pipeline, predict
 from melanoma_utils.calibration import fit_calibration, write_calibration
 from melanoma_utils.competition import find_images, read_test, read_train
 from melanoma_utils.experiment import hash_checkpoints
@@ -42,6 +42,13 @@ def hear_ctrl_c():
     on_ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, on_ctrl_c)
+
+
+@pytest.fixture(autouse=True)
+def keep_signals(monkeypatch):
+    """A command line that runs in this process lets Ctrl-C and SIGTERM as they are."""
+    for command in (pipeline, predict):
+        monkeypatch.setattr(command, "stop_at_signals", lambda *arguments: None)
 
 
 @pytest.fixture(scope="session")
@@ -95,13 +102,10 @@ def run_pipeline(*arguments, parameters=TINY, check=True):
 
     Python's own warnings go to pytest, which lists them; `run_command` has them on stderr.
     """
-    out, err, on_ctrl_c = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGINT)
-    try:
-        with (mock.patch.object(pipeline, "_stop", side_effect=KeyboardInterrupt),  # Ctrl-C ends all tests
-              contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)):
-            status = pipeline.main(make_flags(*arguments, parameters=parameters))
-    finally:
-        signal.signal(signal.SIGINT, on_ctrl_c)
+    out, err = io.StringIO(), io.StringIO()
+    with (mock.patch.object(pipeline, "stop_at_signals"),  # session fixtures call this too
+          contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)):
+        status = pipeline.main(make_flags(*arguments, parameters=parameters))
     done = SimpleNamespace(returncode=status, stdout=out.getvalue(), stderr=err.getvalue())
     if check and status:
         raise AssertionError(f"the pipeline ended with {status}:\n{done.stdout}\n{done.stderr}")

@@ -139,7 +139,13 @@ def test_bad_input_is_refused(tmp_path):
         apply_calibration(fit_calibration([0, 1], [0, 1]), [np.inf])
     with pytest.raises(FileNotFoundError, match="run 04_evaluate_oof"):
         read_calibration(tmp_path / "calibration.json")
-    for text in ('{"method": "platt"}', '{"method": "pickle", "scale": 1}'):
+    sound = '{"method": "platt", "share": 0.5, "n_images": 9, "scale": 1, "shift": 0, "logits": [], "probs": []}'
+    (tmp_path / "calibration.json").write_text(sound)
+    assert read_calibration(tmp_path / "calibration.json").scale == 1
+    changes = {'"scale": 1': '"scale": NaN', '"scale": 1,': '"scale": -1,', '"share": 0.5': '"share": 0',
+               '"shift": 0': '"shift": "abc"', '"probs": []': '"probs": [1]'}
+    texts = [sound.replace(*change) for change in changes.items()]
+    for text in ('{"method": "platt"}', '{"method": "pickle", "scale": 1}', *texts):
         (tmp_path / "calibration.json").write_text(text)
         with pytest.raises(ValueError, match="run 04_evaluate_oof again"):
             read_calibration(tmp_path / "calibration.json")

@@ -124,6 +124,12 @@ def test_test_and_sample_must_name_the_same_images(folder):
         competition.check_test_names(competition.read_test(folder), sample_df.iloc[1:])
 
 
+def test_a_list_of_duplicates_that_is_no_table_is_told_by_name(tmp_path):
+    (tmp_path / "pairs.csv").touch()
+    with pytest.raises(ValueError, match=r"pairs\.csv can't be read as CSV: No columns"):
+        competition.read_duplicates(tmp_path / "pairs.csv")
+
+
 def test_dropping_duplicates_leaves_one_image_of_each_pair(data_dir):
     train_df = read_train(data_dir)
     a, b, c = train_df["image_name"][:3]

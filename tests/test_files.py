@@ -51,6 +51,12 @@ def test_damaged_json_says_what_to_do(tmp_path):
         read_json(tmp_path / "a.json")
 
 
+def test_json_that_is_no_dictionary_is_refused(tmp_path):
+    (tmp_path / "a.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"a\.json is not valid JSON \(a list instead of names and values\)"):
+        read_json(tmp_path / "a.json")
+
+
 def test_a_second_writer_is_refused_until_the_first_process_is_gone(tmp_path):
     code = ("from melanoma_utils.files import lock_folder\n"
             f"with lock_folder({str(tmp_path)!r}):\n print(1, flush=True)\n input()")

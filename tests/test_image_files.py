@@ -43,3 +43,11 @@ def test_images_come_from_archives_and_must_be_told_apart(data_dir, tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(FileNotFoundError, match="no images in"):
         list_images([tmp_path / "none"])
+
+
+def test_a_link_to_nothing_is_there_to_be_told(data_dir, tmp_path):
+    shutil.copy(next((data_dir / "jpeg" / "test").iterdir()), tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").symlink_to(tmp_path / "gone.jpg")
+    (tmp_path / "visits").symlink_to(tmp_path / "gone")
+    said = []
+    assert list(list_images([tmp_path], log=said.append)) == ["a", "b"] and said == ["passed over: 1 no ending"]

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,15 @@ def test_a_store_of_another_size_or_a_damaged_one_is_not_opened(paths, tmp_path)
         open_store(tmp_path / "store", 64)
     np.save(tmp_path / "store" / "images.npy", np.zeros((3, 32, 32, 3), np.uint8))
     with pytest.raises(ValueError, match=r"holds \(3, 32, 32, 3\) uint8, wanted"):
+        open_store(tmp_path / "store")
+
+
+@pytest.mark.parametrize(("name", "n_kept"), [("images.npy", 5000), ("images.npy", 0), ("index.csv", 0),
+                                              ("index.csv", 5), ("store.json", 9)])
+def test_a_store_whose_copy_broke_off_says_what_to_do(paths, tmp_path, name, n_kept):
+    build_store(paths, tmp_path / "store", 32, n_jobs=1)
+    os.truncate(tmp_path / "store" / name, n_kept)
+    with pytest.raises(ValueError, match=r"store is damaged \(.*\): delete the folder and run 01_resize_images again"):
         open_store(tmp_path / "store")
 
 

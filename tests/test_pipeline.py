@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
+import psutil
 import pytest
 from conftest import DEMO, ROOT, TINY, make_command, place, run_pipeline
 from scipy.special import expit
@@ -234,6 +236,8 @@ def test_paths_are_relative_to_where_the_command_is_typed(finished, data_dir, tm
     (("-y", "MORE_IMAGE_SIZES: ['48']"), "MORE_IMAGE_SIZES '48' is no whole number"),
     (("--notebook", "10_benchmark", "--fresh"), "--notebook runs one notebook as it is"),
     (("-f", "nowhere.yaml"), "the parameter file nowhere.yaml does not exist"),
+    (("-f", "{latin}"), ".*latin.yaml is not in UTF-8"),
+    (("-r", "SUBMISSIONS_DIR", "{latin}"), "Not a directory: nothing can be written there: .*latin.yaml"),
     (("--steps", "03-07"), "--steps '03-07' is not a number or range"),
     (("-r", "EXPERIMENT", "../x"), "EXPERIMENT '../x' is not a plain name"),
     (("-r", "EXPERIMENT", ".."), "EXPERIMENT '..' is not a plain name"),
@@ -244,13 +248,25 @@ def test_paths_are_relative_to_where_the_command_is_typed(finished, data_dir, tm
     (("-p", "LR", "0.5", "--steps", "01-03", "--fresh"), r".*LR is 0\.002, wanted 0\.5"),
     (("-p", "LR", "0.5", "-p", "FOLD", "1", "--fresh"), r".*LR is 0\.002, wanted 0\.5"),
 ])
-def test_wrong_calls_get_one_clear_line_and_change_nothing(finished, data_dir, arguments, message):
+def test_wrong_calls_get_one_clear_line_and_change_nothing(finished, data_dir, tmp_path, arguments, message):
     before = digest(finished[0])
-    arguments = [argument.replace("{output}", str(finished[0] / "output")) for argument in arguments]
+    (tmp_path / "latin.yaml").write_bytes("EXPERIMENT: größer".encode("latin-1"))
+    arguments = [argument.replace("{output}", str(finished[0] / "output")).replace(
+        "{latin}", str(tmp_path / "latin.yaml")) for argument in arguments]
     done = run_pipeline(*place(finished[0], data_dir), *arguments, check=False)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert re.match(f"error: {message}", done.stderr)
     assert digest(finished[0]) == before
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch):
+    def fail(*arguments, **how):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(notebook_runs.papermill, "execute_notebook", fail)
+    done = run_pipeline("--notebook", "10_benchmark", "--runs-dir", tmp_path, parameters=None, check=False)
+    assert done.returncode == 1 and done.stderr == ("error: [Errno 28] No space left on device: "
+                                                    f"'{tmp_path / '10_benchmark.ipynb'}'\n")
 
 
 def test_a_kernel_that_does_not_come_up_is_one_line(tmp_path, monkeypatch):
@@ -428,15 +444,18 @@ def spawn(flags, parameters=TINY, **environment):
                             env=os.environ | {k: str(v) for k, v in environment.items()})
 
 
-def test_ctrl_c_stops_in_one_line_and_the_next_call_continues(finished, data_dir, tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_in_one_line_and_the_next_call_continues(finished, data_dir, tmp_path, number, status):
     flags = place(tmp_path, data_dir)
     process = spawn(flags)
     lines = []
     for line in process.stdout:
         lines.append(line)
         if line.startswith("epoch  1"):
-            process.send_signal(signal.SIGINT)
-    assert process.wait() == 130 and lines[-1] == "stopped; the same command continues here\n"
+            started = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(number)
+    assert not psutil.wait_procs(started, timeout=10)[1]
+    assert process.wait() == status and lines[-1] == "stopped; the same command continues here\n"
     assert "Traceback" not in "".join(lines) and not list(ROOT.glob("notebooks/kernel*"))
     assert "01_resize_images: nothing to do" in run_pipeline(*flags).stdout
     assert digest(tmp_path) == digest(finished[0])

@@ -143,6 +143,24 @@ def test_bad_files_are_reported_and_the_rest_is_done(experiment_dir, data_dir, t
     assert "passed over: 1 .txt\n" in said.out
 
 
+def test_what_is_no_table_of_predictions_is_not_replaced(experiment_dir, data_dir, tmp_path, capsys):
+    image, table, out = tmp_path / "a.jpg", tmp_path / "table.csv", tmp_path / "out.csv"
+    shutil.copy(next((data_dir / "jpeg" / "test").iterdir()), image)
+    table.write_text("image_name,sex,age_approx,anatom_site_general_challenge\na,male,forty,\n")
+    before = image.read_bytes(), table.read_bytes()
+    flags = ["--model", str(experiment_dir), "--metadata", str(table), "-o"]
+    for path in (image, table):
+        assert main([str(image), *flags, str(path)]) == 1
+        assert f"error: {path} exists and holds no predictions: name another file" in capsys.readouterr().err
+    assert (image.read_bytes(), table.read_bytes()) == before
+    out.touch()
+    for _ in range(2):  # an empty file, then the table of the run before
+        assert main([str(image), *flags, str(out)]) == 0 and len(pd.read_csv(out)) == 1
+    image.write_bytes(b"")
+    assert main([str(image), *flags, str(out)]) == 1 and len(pd.read_csv(out)) == 1
+    assert capsys.readouterr().err.endswith(f"error: no image could be read, so {out} is not written\n")
+
+
 def test_when_nothing_can_be_read_the_table_is_empty(experiment_dir, tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"")
     df, bad = predict_images(load_ensemble(experiment_dir), list_images([tmp_path]), n_jobs=1)
