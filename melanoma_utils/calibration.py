@@ -67,7 +67,8 @@ def fit_calibration(targets: np.ndarray, logits: np.ndarray, method: str = "plat
 def _fit_platt(targets: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     n_melanomas, mean, sd = targets.sum(), logits.mean(), logits.std()
     wanted = np.where(targets == 1, (n_melanomas + 1) / (n_melanomas + 2), 1 / (len(targets) - n_melanomas + 2))
-    x = (logits - mean) / sd if sd > 0 else np.zeros(len(logits))
+    is_flat = sd <= 1e-9 * max(1, abs(mean))  # the mean of equal numbers is rarely just that number
+    x = np.zeros(len(logits)) if is_flat else (logits - mean) / sd
 
     def measure_loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         """Returns the mean cross-entropy at (scale, shift) of x and its gradient."""
@@ -77,7 +78,7 @@ def _fit_platt(targets: np.ndarray, logits: np.ndarray) -> dict[str, float]:
 
     result = minimize(measure_loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)],
                       options={"ftol": 1e-15, "gtol": 1e-10, "maxiter": 1000})
-    scale = float(result.x[0] / sd) if sd > 0 else 0.0
+    scale = 0.0 if is_flat else float(result.x[0] / sd)
     return {"scale": scale, "shift": float(result.x[1] - scale * mean)}
 
 

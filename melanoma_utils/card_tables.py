@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from melanoma_utils.evaluation import are_enough_benign
 from melanoma_utils.files import hash_file
 from melanoma_utils.folds import measure_patient_leak
 
@@ -38,10 +39,14 @@ def tell_interval(values: Mapping[str, float | None], name: str, form: str = ".3
 
 
 def tabulate_areas(metrics: Mapping) -> str:
-    """Returns the areas under curves of metrics.json with their intervals, and what chance gives."""
+    """Returns the areas under curves of metrics.json with their intervals, and what chance gives; words instead of a
+    number where `evaluation.are_enough_benign` says so."""
+    told = {name: tell_interval(metrics, name) for name in AREAS if name in metrics}
+    if "pr_auc_at_prevalence" in told and not are_enough_benign(metrics["n_images"] - metrics["n_melanomas"],
+                                                                metrics["prevalence"]):
+        told["pr_auc_at_prevalence"] = "too few benign images to say"
     return to_table(("measure", "value (95 % interval)", "by chance"),
-                    [(what, tell_interval(metrics, name), chance) for name, (what, chance) in AREAS.items()
-                     if name in metrics])
+                    [(AREAS[name][0], value, AREAS[name][1]) for name, value in told.items()])
 
 
 def tabulate_folds(metrics: Mapping, folds_df: pd.DataFrame) -> str:

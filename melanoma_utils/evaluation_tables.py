@@ -48,6 +48,18 @@ def tell_subgroups(subgroups_df: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def tell_missed(sensitivity: float) -> str:
+    """Returns how many of 100 melanomas lie below a threshold, as the beginning of a sentence that goes on with "lie".
+
+    Args:
+        sensitivity: share of the melanomas that it finds where it was measured, 0..1.
+    """
+    missed = 100 * (1 - sensitivity)
+    if missed <= 0:
+        return "perhaps some melanomas, though none of those measured,"
+    return f"{missed:.2g} of 100 melanomas" if missed >= 0.5 else "fewer than 1 of 100 melanomas"
+
+
 def _tell(values: Mapping[str, float], name: str, factor: float) -> str:
     """Returns "value" or "value (low to high)", times a factor."""
     digits = 2 if factor == 1 and values[name] < 10 else 0 if values[name] * factor > 20 else 1

@@ -8,7 +8,7 @@ from html import escape
 import pandas as pd
 
 from melanoma_utils.competition import METADATA_COLUMNS
-from melanoma_utils.evaluation_tables import format_prob
+from melanoma_utils.evaluation_tables import format_prob, tell_missed
 
 STYLE = """
 @page { size: A4; margin: 14mm; }
@@ -137,7 +137,7 @@ def _list_meanings(facts: ReportFacts, n: int) -> list[str]:
     meanings = [
         f"“Suspicious” is what lies at or above a line that found {found:.0f} of 100 melanomas and called "
         f"{100 * (1 - facts.specificity):.0f} of 100 benign lesions suspicious, out of fold. What lies below it is "
-        f"not cleared: {100 - found:.0f} of 100 melanomas lie there too.",
+        f"not cleared: {tell_missed(facts.sensitivity)} lie there too.",
         "Under each probability stands what the most and the least worried of the model's networks say."]
     if n == 1:
         return [*meanings, "There is one picture: nothing to compare it with."]

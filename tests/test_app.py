@@ -125,7 +125,7 @@ def test_one_click_takes_a_drawn_lesion_and_says_so(app, jpeg):
 def test_a_low_score_never_reassures(app, large_jpeg, monkeypatch):
     answer_with(monkeypatch, -9)
     text = read_texts(upload(app, large_jpeg))
-    assert "That does not clear it: 3 of 100 melanomas lie below it too" in text
+    assert "That does not clear it: 3.3 of 100 melanomas lie below it too" in text
     assert "Whatever the number" in text and "goes to a doctor" in text and "basal cell carcinoma" in text
     assert not app.warning and not any(word in app.info[0].value for word in ("benign", "harmless", "healthy"))
 

@@ -149,3 +149,10 @@ def test_bad_input_is_refused(tmp_path):
         (tmp_path / "calibration.json").write_text(text)
         with pytest.raises(ValueError, match="run 04_evaluate_oof again"):
             read_calibration(tmp_path / "calibration.json")
+
+
+def test_equal_logits_tell_the_share_of_melanomas_and_nothing_else():
+    targets, values = np.arange(100) % 5 == 0, np.random.default_rng(0).normal(0, 3, 30).round(9)
+    for value in (-2.7, *values):  # whose mean is rarely just that number
+        fitted = fit_calibration(targets.astype(int), np.full(100, value))
+        assert apply_calibration(fitted, [value - 1, value, value + 1]) == pytest.approx(0.2, abs=0.01)

@@ -7,6 +7,7 @@ from scipy.integrate import trapezoid
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from melanoma_utils.evaluation import (
+    are_enough_benign,
     bootstrap_aucs,
     compute_auc_difference,
     compute_auc_interval,
@@ -189,3 +190,8 @@ def test_a_higher_prevalence_raises_precision_and_nothing_else():
     for prevalence in (0, 1, 1.76, np.nan):
         with pytest.raises(ValueError, match=f"PREVALENCE {prevalence} is not between 0 and 1"):
             compute_discrimination(targets, scores, patients, prevalence)
+
+
+def test_few_benign_images_are_too_few_for_precision_among_people():
+    assert not are_enough_benign(437, 0.0176) and not are_enough_benign(5500, 0.0176)
+    assert are_enough_benign(5600, 0.0176) and are_enough_benign(437, 0.3)

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melanoma_utils.evaluation_tables import format_prob, tell_points, tell_subgroups
+from melanoma_utils.evaluation_tables import format_prob, tell_missed, tell_points, tell_subgroups
 from melanoma_utils.operating_points import compute_operating_points, move_prevalence
 from melanoma_utils.subgroups import compute_subgroups
 
@@ -55,3 +55,9 @@ def test_subgroups_are_told_or_too_few(scores_df, tmp_path):
                                              (0.9995, "above 99.9 %"), (1.0, "above 99.9 %")])
 def test_nobody_is_told_0_or_100_per_cent(prob, words):
     assert format_prob(prob) == words
+
+
+def test_what_a_threshold_misses_is_never_nothing():
+    assert [tell_missed(share) for share in (0.951, 0.9, 0.997, 1.0)] == [
+        "4.9 of 100 melanomas", "10 of 100 melanomas", "fewer than 1 of 100 melanomas",
+        "perhaps some melanomas, though none of those measured,"]

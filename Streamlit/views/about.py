@@ -13,8 +13,8 @@ trained to tell melanomas from other lesions; it gives a probability, never a di
 - A probability holds for people among whom so many lesions are melanomas as the sidebar says. The same picture means
   less in a screening of everybody than among lesions that a doctor has sent on.
 - The thresholds were chosen to find 90, 95 or 98 of 100 melanomas among pictures of patients whom the models had not
-  seen. There the answer is the mean of one model of each of three trainings, two of which count twice; here it is the
-  mean of the five shipped ones of these trainings, which may find a few more or fewer.
+  seen. There the answer is the mean of one model of each of two trainings, of which one counts three times and the
+  other twice; here it is the mean of the five shipped ones of these trainings, which may find a few more or fewer.
 
 #### What it is not
 - **Not a medical device.** Nobody has tested it on patients. It must not decide about a person.

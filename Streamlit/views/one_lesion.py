@@ -22,20 +22,22 @@ ADVICE = ("**Whatever the number:** a lesion that is new, changes, bleeds, itche
 def show_answer(assessor: Assessor, logits: np.ndarray, point: pd.Series, prevalence: float) -> None:
     """Writes the probability, the spread of the models, the decision."""
     from melanoma_utils.assessment import to_probs
-    from melanoma_utils.evaluation_tables import format_prob
+    from melanoma_utils.evaluation_tables import format_prob, tell_missed
 
     *probs, threshold = to_probs(assessor, [logits.min(), logits.mean(), logits.max(), point["threshold"]], prevalence)
     low, mean, high, threshold = (format_prob(prob).replace(" ", NO_BREAK) for prob in (*probs, threshold))
     st.metric("Probability of melanoma", mean)
     st.caption(f"where {100 * prevalence:.3g} of 100 lesions like this are melanomas. The {logits.size} models by "
                f"themselves say {low} to {high}.")
-    found = round(100 * point["sensitivity"])
+    sensitivity = point["sensitivity"]
+    found = f"finds {round(100 * sensitivity)} of 100 melanomas" if sensitivity < 0.995 else \
+        "found nearly all melanomas that it was measured on"
     if logits.mean() >= point["threshold"]:
         st.warning(f"**Suspicious: above the threshold of {threshold}.** A doctor should look at this lesion. This "
-                   f"threshold finds {found} of 100 melanomas.", icon=":material/priority_high:")
+                   f"threshold {found}.", icon=":material/priority_high:")
     else:
-        st.info(f"**Below the threshold of {threshold}.** That does not clear it: {100 - found} of 100 melanomas lie "
-                "below it too.", icon=":material/search:")
+        st.info(f"**Below the threshold of {threshold}.** That does not clear it: {tell_missed(sensitivity)} lie below "
+                "it too.", icon=":material/search:")
 
 
 def show_people(point: pd.Series, prevalence: float) -> None:
@@ -49,9 +51,10 @@ def show_people(point: pd.Series, prevalence: float) -> None:
     with st.container(horizontal=True):
         for name, label in (("found", "Found"), ("missed", "Missed"), ("false_alarms", "False alarms")):
             st.metric(label, f"{counts[name]:,.{0 if name == 'false_alarms' else 1}f}", width=105)
-    precision = 100 * counts["found"] / max(counts["found"] + counts["false_alarms"], 1e-9)
+    precision = counts["found"] / max(counts["found"] + counts["false_alarms"], 1e-9)
+    of_100 = f"{100 * precision:.2g}" if precision < 0.1 else format_count(precision)
     st.caption(f"Found and missed are melanomas; a false alarm is another lesion that is called suspicious. Of 100 "
-               f"called so, {precision:.2g} are melanomas.")
+               f"called so, {of_100} are melanomas.")
 
 
 def show_position(assessor: Assessor, logit: float, point: pd.Series, prevalence: float) -> None:

@@ -33,8 +33,10 @@ def show_problems(problems: Sequence[str]) -> None:
 
 def show_summary(df: pd.DataFrame, point: pd.Series) -> None:
     """Writes how many lesions are called suspicious, and which looks unlike the others."""
+    from melanoma_utils.evaluation_tables import tell_missed
+
     n, n_suspicious = len(df), int(df["is_suspicious"].sum())
-    missed = f"{100 * (1 - point['sensitivity']):.2g} of 100 melanomas lie below it too"
+    missed = f"{tell_missed(point['sensitivity'])} lie below it too"
     others = f" What lies below it is not cleared: {missed}." if n_suspicious < n else ""
     if n_suspicious:
         st.warning(f"**{n_suspicious} of {n} suspicious: above the threshold.** A doctor should look at "
