@@ -77,6 +77,12 @@ def uses_metadata(assessor: Assessor) -> bool:
     return assessor.ensemble.models[0].config.use_metadata
 
 
+def name_unseen(metrics: dict) -> str:
+    """Returns what of a scored image its networks had not seen: with folds by image its patient may be among those
+    trained on."""
+    return "it, but perhaps its patient" if metrics.get("patient_leak") else "its patient"
+
+
 def find_warnings(assessor: Assessor, sides: Sequence[int]) -> list[str]:
     """Returns a sentence where a model has learnt from drawn pictures, and one where pictures are smaller than what it
     has learnt from, or as small.

@@ -61,7 +61,8 @@ def tabulate_folds(metrics: Mapping, folds_df: pd.DataFrame) -> str:
 
 def tabulate_points(points: Sequence[Mapping]) -> str:
     """Returns the operating points of metrics.json, all their rates with intervals."""
-    rows = [(f"{100 * point['wanted_sensitivity']:.3g} %", *(tell_interval(point, name, ".1%") for name in RATES),
+    forms = dict.fromkeys(RATES, ".1%") | {"npv": ".2%"}  # which is near 100 % wherever melanomas are rare
+    rows = [(f"{100 * point['wanted_sensitivity']:.3g} %", *(tell_interval(point, *item) for item in forms.items()),
              tell_interval(point, "number_needed_to_biopsy", ".1f"), tell_interval(point, "missed_per_1000", ".2f"),
              tell_interval(point, "threshold", ".3f"), tell_number(point.get("threshold_prob"), ".2%"))
             for point in points]

@@ -131,3 +131,12 @@ def test_an_experiment_with_the_least_that_an_app_needs(open_page):
     assert "metrics.json of this model lacks oof_auc" in at.info[0].value and not at.metric
     for view, n_charts in (("Ranking", 2), ("Probabilities", 1), ("Thresholds", 1)):
         assert len(look_at(at, view).image) == n_charts
+
+
+def test_folds_that_leak_patients_are_told(open_page):
+    def change(folder):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        (folder / "metrics.json").write_text(json.dumps(metrics | {"patient_leak": 0.497}))
+    at = open_page(change)
+    assert any("had not seen it, but perhaps its patient" in caption.value for caption in at.caption)
+    assert "50 % of the images have others of their patient among those trained on" in at.warning[0].value

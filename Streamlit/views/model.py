@@ -44,7 +44,10 @@ def show_headline(metrics: dict) -> None:
         st.metric("95 % interval", f"{metrics['oof_auc_low']:.3f}–{metrics['oof_auc_high']:.3f}", width="content")
         st.metric("Patients", f"{metrics['n_patients']:,}", width="content")
     st.caption(f"{metrics['n_images']:,} images, {metrics['n_melanomas']:,} of them melanomas, each scored by "
-               f"networks that had not seen its patient. Source: {metrics['source']}.")
+               f"networks that had not seen {common.name_unseen(metrics)}. Source: {metrics['source']}.")
+    if leak := metrics.get("patient_leak"):
+        st.warning(f"In one fold {100 * leak:.0f} % of the images have others of their patient among those trained on: "
+                   "the figures flatter.")
     if metrics["is_synthetic"]:
         st.warning("These pictures are drawn by a program: the figures say that it works, and nothing about skin.")
 

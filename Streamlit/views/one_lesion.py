@@ -70,7 +70,7 @@ def show_position(assessor: Assessor, logit: float, point: pd.Series, prevalence
     *probs, prob, threshold = to_probs(assessor, [*scores_df["logit"], logit, point["threshold"]], prevalence)
     benign, melanomas = (format_count(share) for share in rank_among(scores_df, logit))
     text = f"Of 100 benign lesions of the training data {benign} score lower than this picture, of 100 melanomas " \
-           f"{melanomas}; each was scored by models that had not seen its patient."
+           f"{melanomas}; each was scored by models that had not seen {common.name_unseen(assessor.metrics)}."
     st.markdown(text)
     key = id(assessor), logit, threshold, prevalence, common.is_dark()
     chart = common.remember("lesion_chart", key, lambda: common.encode_chart(plot_score_position(
