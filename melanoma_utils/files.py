@@ -44,6 +44,8 @@ def check_writable(path: str | Path) -> None:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file, such as {path / 'predictions.csv'}")
+    if path.parent.is_file():
+        raise NotADirectoryError(f"{path.parent} is a file, no folder: nothing can be written there")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

@@ -166,7 +166,7 @@ def _check_output(path: Path) -> None:
         raise OSError(f"{path} is no file but a device or a pipe: name a file, such as predictions.csv")
     if path.exists() and path.stat().st_size:
         with open(path, "rb") as file:
-            if not file.read(len(HEADER)) == HEADER.encode():
+            if file.read(len(HEADER)) != HEADER.encode():
                 raise FileExistsError(f"{path} exists and holds no predictions: name another file, nothing is replaced")
 
 

@@ -237,7 +237,7 @@ def test_paths_are_relative_to_where_the_command_is_typed(finished, data_dir, tm
     (("--notebook", "10_benchmark", "--fresh"), "--notebook runs one notebook as it is"),
     (("-f", "nowhere.yaml"), "the parameter file nowhere.yaml does not exist"),
     (("-f", "{latin}"), ".*latin.yaml is not in UTF-8"),
-    (("-r", "SUBMISSIONS_DIR", "{latin}"), "Not a directory: nothing can be written there: .*latin.yaml"),
+    (("-r", "SUBMISSIONS_DIR", "{latin}"), ".*latin.yaml is a file, no folder: nothing can"),
     (("--steps", "03-07"), "--steps '03-07' is not a number or range"),
     (("-r", "EXPERIMENT", "../x"), "EXPERIMENT '../x' is not a plain name"),
     (("-r", "EXPERIMENT", ".."), "EXPERIMENT '..' is not a plain name"),
