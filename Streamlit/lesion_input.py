@@ -79,10 +79,10 @@ def pick_person(assessor: Assessor, file: MemoryFile) -> pd.DataFrame:
             st.button("Take them from the DICOM file", key="from_header", on_click=read_header, args=(file,))
             for problem in st.session_state.get("header_problems", ()):
                 st.caption(common.escape(problem))
-        left, middle, right = st.columns(3)
+        left, right = st.columns(2)
         sex = left.selectbox("Sex", (common.UNKNOWN, *SEXES), key="sex")
-        age = middle.number_input("Age, years", 0, 120, None, key="age", placeholder=common.UNKNOWN)
-        site = right.selectbox("Site", (common.UNKNOWN, *SITES), key="site")
+        age = right.number_input("Age, years", 0, 120, None, key="age", placeholder=common.UNKNOWN)
+        site = st.selectbox("Site", (common.UNKNOWN, *SITES), key="site")
     said = (sex, common.UNKNOWN if age is None else f"{age} years", site)
     known = [value for value in said if value != common.UNKNOWN]
     st.caption(f"Counted in: {', '.join(known)}." if known else "Sex, age and site count as unknown.")

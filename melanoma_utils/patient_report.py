@@ -52,7 +52,8 @@ class ReportFacts:
         prevalence: the share of melanomas for which the probabilities hold, between 0 and 1.
         sensitivity, specificity: shares of melanomas found and of benign lesions spared at the chosen line, measured
             out of fold.
-        sex, age: of the person (years); None: unknown, or not the same for all pictures.
+        sex: of the person; None: unknown, or not the same for all pictures.
+        age, age_to: of the person (years), on the first and the last picture; None: unknown, or as on the first.
     """
 
     model: str
@@ -62,6 +63,7 @@ class ReportFacts:
     specificity: float
     sex: str | None = None
     age: float | None = None
+    age_to: float | None = None
 
 
 def make_csv(lesions_df: pd.DataFrame, facts: ReportFacts, refused: Sequence[tuple[str, str, str]] = ()) -> bytes:
@@ -124,7 +126,8 @@ def _write_items(sentences: Sequence[str]) -> str:
 
 
 def _write_facts(facts: ReportFacts, n_lesions: int, n_refused: int) -> str:
-    age = "age unknown" if facts.age is None else f"{facts.age:g} years"
+    ages = "–".join(f"{age:g}" for age in dict.fromkeys((facts.age, facts.age_to)) if age is not None)
+    age = f"{ages} years" if ages else "age unknown"
     sex = "sex unknown" if facts.sex is None else facts.sex
     return "<br>".join(map(escape, (
         f"Made {facts.made:%Y-%m-%d %H:%M %Z} with the model “{facts.model}”.",

@@ -28,7 +28,8 @@ MAX_TABLE_MEGABYTES = 5  # tens of thousands of rows
 
 
 def read_patient_table(source: MemoryFile | ZipMember) -> pd.DataFrame:
-    """Returns a CSV file with the columns of test.csv; all of them but image_name may be missing.
+    """Returns a CSV file with the columns of test.csv; all of them but image_name may be missing, and the columns may
+    be told apart by semicolons, with commas in numbers, as some countries' spreadsheets write them.
 
     Args:
         source: the file, in memory or in an archive.
@@ -44,7 +45,11 @@ def read_patient_table(source: MemoryFile | ZipMember) -> pd.DataFrame:
     if source.n_bytes > MAX_TABLE_MEGABYTES * 2**20:
         raise ValueError(f"{source} has {source.n_bytes / 2**20:,.0f} MB, more than the {MAX_TABLE_MEGABYTES} that a "
                          "table may have: it is left out")
-    file = MemoryFile(str(source), source.read_bytes())
+    content = source.read_bytes()
+    head = content.partition(b"\n")[0]
+    if b";" in head and b"," not in head:
+        content = content.replace(b",", b".").replace(b";", b",")
+    file = MemoryFile(str(source), content)
     return read_table(file, ("image_name",), check_age=False).reindex(columns=TABLE_COLUMNS)
 
 

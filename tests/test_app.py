@@ -12,7 +12,7 @@ from conftest import ROOT
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from melanoma_utils import assessment
+from melanoma_utils import assessment, explain
 from melanoma_utils.competition import find_images, read_test
 from melanoma_utils.dicom import write_dicom
 from melanoma_utils.evaluation_tables import format_prob
@@ -278,7 +278,9 @@ def test_without_scores_it_says_so(app, common, jpeg):
     assert "has no out-of-fold scores" in read_texts(app) and len(app.metric) == 4
 
 
-def test_saliency_comes_on_demand(app, jpeg):
+def test_saliency_comes_on_demand(app, jpeg, monkeypatch):
+    real = explain.explain_images  # which finds nothing in this picture
+    monkeypatch.setattr(explain, "explain_images", lambda models, images: (real(models, images) + 0.1).clip(0, 1))
     upload(app, jpeg)
     assert not app.slider and "lesion_saliency" not in app.session_state
     app.toggle(key="saliency_on").set_value(True).run()
@@ -288,6 +290,14 @@ def test_saliency_comes_on_demand(app, jpeg):
     app.slider(key="opacity").set_value(20).run()
     check_whole(app)
     assert app.session_state["lesion_saliency"][1] is kept  # not computed again
+
+
+def test_an_empty_map_does_not_reassure(app, jpeg, monkeypatch):
+    monkeypatch.setattr("melanoma_utils.explain.explain_images", lambda models, images: np.zeros((1, 64, 64)))
+    upload(app, jpeg)
+    app.toggle(key="saliency_on").set_value(True).run()
+    check_whole(app)
+    assert "No single place stands out.** That does not clear the lesion" in read_texts(app) and not app.slider
 
 
 @pytest.mark.parametrize(("change", "sentence"), [

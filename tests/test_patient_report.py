@@ -1,6 +1,7 @@
 """The page to print says what it must, of hostile names too, and needs nothing from anywhere."""
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
@@ -106,3 +107,9 @@ def test_the_table_holds_every_picture_with_its_numbers_or_its_reason():
     assert df.loc["d,\n"].dropna().to_dict() == {"cannot_assess": 'said "no"', "model": "joint_224",
                                                  "prevalence": 0.0176}
     assert df.loc["c", "cannot_assess"] == "small" and df["is_odd"].map(str).tolist()[:3] == ["False", "False", "True"]
+
+
+@pytest.mark.parametrize(("age_to", "words"), [(60, "55–60 years"), (55, "55 years"), (None, "55 years")])
+def test_the_ages_on_several_pictures_are_told(age_to, words):
+    page = Reader(make_report(make_lesions(list("ab")), replace(FACTS, age_to=age_to)))
+    assert f"Person: female, {words}." in " ".join(page.text.split())

@@ -121,3 +121,8 @@ def test_a_person_has_the_sex_that_any_picture_tells_unless_they_tell_two():
     same_df, problems = spread_sex(mixed_df)
     assert same_df is mixed_df and "two sexes of one person" in problems[0]
     assert spread_sex(df.assign(sex=None))[0]["sex"].isna().all()
+
+
+def test_semicolons_and_commas_of_other_countries_are_understood():
+    df, problems = describe_pictures(["a"], read(b"image_name;sex;age_approx\r\na;female;45,5\r\n"))
+    assert df.loc["a", ["sex", "age_approx"]].tolist() == ["female", 45.5] and not problems

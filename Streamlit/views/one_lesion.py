@@ -98,19 +98,21 @@ def show_saliency(assessor: Assessor, key: tuple, image: np.ndarray, picture: np
     models, config = assessor.ensemble.models, assessor.ensemble.models[0].config
     with st.spinner("Asking the models where …"):
         saliency = common.remember("lesion_saliency", key, lambda: explain_images(models, image[None])[0])
+    if not saliency.any():
+        st.info("**No single place stands out.** That does not clear the lesion: it happens with melanomas too.")
+        return
     opacity = st.slider("Opacity, %", 0, 100, 60, 5, key="opacity") / 100
     if config.resize_mode == "squash" and not config.clean_steps:
         image, saliency = picture, stretch_saliency(saliency, picture.shape[:2])
     st.image(overlay_saliency(image, saliency, opacity), output_format="JPEG", width=560,
              alt="the picture under a colour that is the stronger the more a place speaks for melanoma")
     st.caption("Yellow speaks most for melanoma among all places of this picture, dark blue little; where there is no "
-               "colour, nothing does. It says neither how probable a melanoma is nor where its border runs."
-               if saliency.any() else "No place in this picture speaks for melanoma.")
+               "colour, nothing does. It says neither how probable a melanoma is nor where its border runs.")
 
 
 st.title("One lesion", anchor=False)
 st.caption("A dermoscopy picture in, the probability of a melanoma out. Nothing is stored: what you upload stays in "
-           "the memory of the computer that runs this app and is let go after you close the page.")
+           "the memory of the computer that runs this app and is let go when you leave this page.")
 key, make_file = lesion_input.pick_source()
 assessor = common.get_assessor(common.pick_model_dir())
 prevalence, point = common.pick_prevalence(assessor), common.pick_operating_point(assessor)

@@ -61,6 +61,7 @@ def show_table(df: pd.DataFrame) -> None:
     sites = df["anatom_site_general_challenge"].astype(object)
     says = np.where(df["is_suspicious"], "▲ suspicious", "below the threshold")
     says = says + np.where(df["is_odd"], ", ◆ odd one out", "")
+    says = says + np.where(df["objection"] != "", ", can't really be assessed", "")
     shown_df = pd.DataFrame({
         "picture": df["thumbnail"], "percent": 100 * df["probability"], "says": says, "rank": df["rank"],
         "unlike": df["duckling_z"], "name": df.index, "low": 100 * df["lowest"], "high": 100 * df["highest"],
@@ -101,9 +102,9 @@ def show_downloads(df: pd.DataFrame, refused: dict[str, patient_input.Lesion], f
     """Offers the table as CSV and the report to print."""
     from melanoma_utils.patient_report import ReportFacts, make_csv, make_report
 
-    known = {column: df[column].dropna().unique() for column in ("sex", "age_approx")}
-    sex, age = (values[0] if len(values) == 1 else None for values in known.values())
-    facts = ReportFacts(**facts, made=datetime.now().astimezone(), sex=sex, age=age)
+    sexes, ages = df["sex"].dropna().unique(), df["age_approx"].dropna()
+    facts = ReportFacts(**facts, made=datetime.now().astimezone(), sex=sexes[0] if len(sexes) == 1 else None,
+                        age=ages.min() if len(ages) else None, age_to=ages.max() if len(ages) else None)
     reasons = [(name, lesion.thumbnail, "; ".join(lesion.objections)) for name, lesion in refused.items()]
     left, right = st.columns(2)
     left.download_button("The table (CSV)", make_csv(df, facts, reasons), "lesions.csv", "text/csv",
@@ -131,6 +132,8 @@ def show_earlier(assessor: Assessor, df: pd.DataFrame, known_df: pd.DataFrame, d
     if isinstance(lesion, str):
         st.error(common.escape(lesion), icon=":material/block:")
         return
+    if lesion.digest == digests[name]:
+        st.warning("This is the same file as now.")
     then_df = patient_input.pick_age_then(assessor, known_df.loc[[name]], digests[name])
     left, right = st.columns(2)
     left.image(lesion.thumbnail, width="stretch")
@@ -148,13 +151,15 @@ def show_earlier(assessor: Assessor, df: pd.DataFrame, known_df: pd.DataFrame, d
 
 st.title("One patient", anchor=False)
 st.caption("Several lesions of one person, ranked and compared with each other. Nothing is stored: what you upload "
-           "stays in the memory of the computer that runs this app and is let go after you close the page.")
+           "stays in the memory of the computer that runs this app and is let go when you leave this page.")
 files = patient_input.pick_files()
 assessor = common.get_assessor(common.pick_model_dir())
 prevalence, point = common.pick_prevalence(assessor), common.pick_operating_point(assessor)
 sex, age = patient_input.pick_person(assessor, files)
 if not files.pictures:
     show_problems(files.problems)
+    if files.tables:
+        st.info("The table is here; add the pictures that it names.")
     st.stop()
 
 from melanoma_utils.assessment import to_probs  # noqa: E402  after the page's head is there
